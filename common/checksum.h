@@ -1,0 +1,21 @@
+/* CRC32C for every payload and dataset, and the 128-bit digest that decides whether two runs are "the same". */
+#ifndef COMMON_CHECKSUM_H
+#define COMMON_CHECKSUM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* CRC-32C (Castagnoli) of the bytes; crc32c("123456789") = 0xE3069283. */
+uint32_t crc32c(const void *data, size_t size);
+
+/* Streaming XXH3-128. */
+struct digest;
+struct digest *digest_new(void); /* NULL when memory is short */
+void digest_add(struct digest *digest, const void *data, size_t size);
+/* Adds a string with its length, so that neighbouring strings cannot run into each other. */
+void digest_add_string(struct digest *digest, const char *string);
+enum { DIGEST_HEX_SIZE = 33 };
+/* Writes 32 lower-case hex digits and a NUL, and frees the digest. */
+void digest_finish(struct digest *digest, char hex[DIGEST_HEX_SIZE]);
+
+#endif

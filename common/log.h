@@ -1,0 +1,19 @@
+/* Log lines on stderr for programs: level, rank, text with key=value pairs.
+ * Libraries do not log; they return errors. Long-lived parts (server, training loop) may. */
+#ifndef COMMON_LOG_H
+#define COMMON_LOG_H
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+/* rank < 0: no rank prefix. Call once at start. */
+void log_init(enum log_level level, int rank);
+/* "error", "warn", "info", "debug" -> level; -1 if unknown. */
+int log_level_parse(const char *name);
+void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_error(...) log_write(LOG_ERROR, __VA_ARGS__)
+#define log_warn(...) log_write(LOG_WARN, __VA_ARGS__)
+#define log_info(...) log_write(LOG_INFO, __VA_ARGS__)
+#define log_debug(...) log_write(LOG_DEBUG, __VA_ARGS__)
+
+#endif

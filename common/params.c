@@ -1,0 +1,99 @@
+#include "common/params.h"
+
+#include <string.h>
+
+#include "common/memory.h"
+#include "common/rng.h"
+
+enum status params_add(struct params *table, const struct param *entry, int *index, struct error *err)
+{
+    if (params_find(table, entry->name) >= 0)
+        FAIL(err, STATUS_INTERNAL, "tensor '%s' is listed twice", entry->name);
+    if (table->count == table->capacity) {
+        int capacity = table->capacity ? 2 * table->capacity : 64;
+        struct param *grown = mem_realloc(table->items, (size_t)capacity, sizeof *grown);
+        if (!grown)
+            FAIL(err, STATUS_NOMEM, "no memory for a table of %d tensors", capacity);
+        table->items = grown;
+        table->capacity = capacity;
+    }
+    struct param p = *entry;
+    p.size = 1;
+    for (int i = 0; i < p.n_dims; i++)
+        if (p.shape[i] < 0 || __builtin_mul_overflow(p.size, p.shape[i], &p.size) || p.size > INT64_MAX / 8)
+            FAIL(err, STATUS_DATA, "tensor '%s': its shape overflows", entry->name);
+    p.name = mem_strdup(entry->name);
+    if (!p.name)
+        FAIL(err, STATUS_NOMEM, "no memory for the name of tensor '%s'", entry->name);
+    if (p.role == PARAM_TRAINED) {
+        p.offset = table->values;
+        table->values += (p.size + PARAM_ALIGN - 1) / PARAM_ALIGN * PARAM_ALIGN;
+        table->trained += p.size;
+    } else {
+        p.offset = -1;
+        table->frozen += p.size;
+    }
+    if (index)
+        *index = table->count;
+    table->items[table->count++] = p;
+    return STATUS_OK;
+}
+
+int params_find(const struct params *table, const char *name)
+{
+    for (int i = 0; i < table->count; i++)
+        if (!strcmp(table->items[i].name, name))
+            return i;
+    return -1;
+}
+
+int params_at(const struct params *table, int64_t value)
+{
+    int found = -1;
+    for (int i = 0; i < table->count; i++)
+        if (table->items[i].role == PARAM_TRAINED && table->items[i].offset <= value)
+            found = i;
+    return found;
+}
+
+void params_free(struct params *table)
+{
+    for (int i = 0; i < table->count; i++)
+        mem_free(table->items[i].name);
+    mem_free(table->items);
+    *table = (struct params){0};
+}
+
+void params_initialise(const struct params *table, uint64_t seed, float *values)
+{
+    memset(values, 0, (size_t)table->values * sizeof *values);
+    for (int i = 0; i < table->count; i++) {
+        const struct param *p = &table->items[i];
+        if (p->role != PARAM_TRAINED)
+            continue;
+        uint64_t stream = RNG_INIT;
+        for (const char *c = p->name; *c; c++)
+            stream = rng_substream(stream, (unsigned char)*c);
+        float *out = values + p->offset;
+        for (int64_t j = 0; j < p->size; j++)
+            out[j] = p->init == INIT_NORMAL ? (float)(p->init_std * rng_normal(seed, stream, (uint64_t)j))
+                     : p->init == INIT_ONES ? 1.0f
+                                            : 0.0f;
+    }
+}
+
+struct chunks chunks_make(int64_t values, int64_t chunk_values)
+{
+    return (struct chunks){values, chunk_values, (int)((values + chunk_values - 1) / chunk_values)};
+}
+
+int64_t chunk_begin(const struct chunks *chunks, int chunk)
+{
+    return chunks->chunk_values * chunk;
+}
+
+int64_t chunk_size(const struct chunks *chunks, int chunk)
+{
+    int64_t left = chunks->values - chunk_begin(chunks, chunk);
+    return left < chunks->chunk_values ? left : chunks->chunk_values;
+}

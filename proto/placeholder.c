@@ -1,0 +1,1 @@
+typedef int proto_placeholder; /* until the first real file */

@@ -1,0 +1,1 @@
+typedef int ps_placeholder; /* until the first real file */

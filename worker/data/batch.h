@@ -1,0 +1,45 @@
+/* What a slot holds: several rows laid end to end in one flat token stream with sequence bounds, no padding.
+ * Glossary: N tokens in the batch, B sequences.
+ * Must not know: models, ranks, files. */
+#ifndef WORKER_DATA_BATCH_H
+#define WORKER_DATA_BATCH_H
+
+#include <stdint.h>
+
+#include "common/status.h"
+
+/* Which part of a row a token belongs to. The end token closes the turn and counts as answer in reports. */
+enum span { SPAN_PROMPT, SPAN_THOUGHT, SPAN_ANSWER, SPAN_END, SPAN_COUNT };
+const char *span_name(enum span span);
+
+/* One tokenized row. */
+struct row {
+    int32_t *tokens; /* [n_tokens] */
+    uint8_t *spans;  /* [n_tokens] enum span */
+    int n_tokens;
+    int task;        /* index of the data set's task, for routing and per-task metrics */
+    float weight;    /* row weight times data-set loss weight */
+};
+
+struct batch {
+    int n_tokens;          /* N */
+    int n_sequences;       /* B */
+    int32_t *tokens;       /* [N] */
+    int32_t *positions;    /* [N] position inside its sequence, from 0 */
+    int32_t *starts;       /* [B + 1] first token of each sequence; starts[B] = N */
+    int32_t *targets;      /* [N] the token after this one in its sequence, or -1 where no loss is taken */
+    uint8_t *target_spans; /* [N] span of the target */
+    float *weights;        /* [N] loss weight of the target, 0 where there is none */
+    int32_t *tasks;        /* [B] */
+    int capacity, sequence_capacity;
+};
+
+/* Empties the batch but keeps its memory. */
+void batch_clear(struct batch *batch);
+/* Appends a row: token i predicts token i + 1; targets in the prompt take no loss; span weights multiply the
+ * row's weight (index: enum span; SPAN_PROMPT's entry is ignored). */
+enum status batch_append(struct batch *batch, const struct row *row, const float span_weights[SPAN_COUNT],
+                         struct error *err);
+void batch_free(struct batch *batch);
+
+#endif

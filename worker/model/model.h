@@ -1,0 +1,95 @@
+/* The model as the rest of the program sees it: a list of parameters, a loss with its gradient, logits.
+ * One file per architecture composes it from blocks; everything is fp32.
+ * Glossary: N tokens in a packed batch, B sequences, D width, H query heads, G KV heads, C head size,
+ * F hidden width of the MLP, V vocabulary, L layers.
+ * Must not know: messages, ranks, options. */
+#ifndef WORKER_MODEL_MODEL_H
+#define WORKER_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/params.h"
+#include "common/status.h"
+#include "common/threads.h"
+#include "worker/data/batch.h"
+
+enum model_type { MODEL_LLAMA, MODEL_QWEN2 };
+enum rope_type { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+
+/* What config.json says (reference: formats of Hugging Face folders). */
+struct model_config {
+    enum model_type type;
+    int64_t width;    /* D hidden_size */
+    int64_t hidden;   /* F intermediate_size */
+    int layers;       /* L num_hidden_layers */
+    int heads;        /* H num_attention_heads */
+    int kv_heads;     /* G num_key_value_heads */
+    int64_t head_dim; /* C */
+    int64_t vocab;    /* V vocab_size */
+    int64_t max_positions;
+    float norm_eps;
+    double rope_theta;
+    enum rope_type rope;
+    double rope_factor, rope_low_freq_factor, rope_high_freq_factor, rope_original_positions;
+    bool qkv_bias;
+    bool tied; /* tie_word_embeddings */
+    float init_std; /* initializer_range, for training from scratch */
+    int bos, n_eos, eos[8]; /* -1 / none where the file names none */
+};
+
+/* Sums over the supervised targets of a batch. Weighted sums use the targets' weights. Doubles, added in a
+ * fixed order, so that they too are the same for any number of workers and threads. */
+struct loss_sums {
+    double loss;                 /* sum of weight * cross-entropy */
+    double weight;               /* sum of weights */
+    double span_loss[SPAN_COUNT];   /* unweighted cross-entropy per span of the target */
+    int64_t span_count[SPAN_COUNT]; /* targets per span */
+    int64_t correct;             /* targets that are the arg-max */
+    int64_t tokens;              /* all tokens that went through the model */
+};
+void loss_sums_add(struct loss_sums *sum, const struct loss_sums *more);
+
+struct model; /* scratch memory and composition; the parameters themselves are the caller's */
+
+/* Lists the model's tensors in forward order under their Hugging Face names. */
+enum status model_params(const struct model_config *config, struct params *table, struct error *err);
+
+struct model_options {
+    bool checkpointing; /* keep only the input of each layer and recompute the rest in backward */
+};
+enum status model_create(const struct model_config *config, const struct params *table,
+                         const struct model_options *options, struct threads *pool, struct model **out,
+                         struct error *err);
+void model_free(struct model *model);
+
+/* Called during backward, from the calling thread, when all gradients from flat position `first` to the end
+ * of the flat space are final. Positions fall from call to call; the last call has first = 0. */
+typedef void model_ready_fn(void *context, int64_t first);
+
+/* Gradient of the weighted loss sum (not divided by the weights). values, gradients: [table->values];
+ * gradients are overwritten, padding stays zero. on_ready may be NULL. */
+enum status model_gradient(struct model *model, const float *values, const struct batch *batch, float *gradients,
+                           model_ready_fn *on_ready, void *context, struct loss_sums *sums, struct error *err);
+/* Loss alone. */
+enum status model_loss(struct model *model, const float *values, const struct batch *batch, struct loss_sums *sums,
+                       struct error *err);
+/* Logits of every token, [N][V]; for tests and short prompts only. */
+enum status model_logits(struct model *model, const float *values, const struct batch *batch, float *logits,
+                         struct error *err);
+
+/* Decoding with a KV cache: one sequence, any number of new tokens at a time. */
+struct kv_cache;
+enum status kv_cache_create(const struct model *model, int max_positions, struct kv_cache **out, struct error *err);
+void kv_cache_free(struct kv_cache *cache);
+void kv_cache_reset(struct kv_cache *cache);
+int kv_cache_length(const struct kv_cache *cache);
+/* Appends n tokens and writes the logits of the last one, [V]. */
+enum status model_decode(struct model *model, const float *values, struct kv_cache *cache, const int32_t *tokens, int n,
+                         float *logits, struct error *err);
+
+/* Model FLOPs of one training step over `batch` by the usual count: 6 per multiply-add weight and token for
+ * matrices (head: supervised tokens only), attention by the causal pairs really computed. */
+double model_step_flops(const struct model_config *config, const struct batch *batch);
+
+#endif

@@ -1,0 +1,1 @@
+typedef int worker_placeholder; /* until the first real file */
