@@ -1,0 +1,28 @@
+/* A training or inference example before it becomes tokens: messages with roles, the thought apart from the
+ * answer. Row readers make it, chat templates turn it into a row of tokens with spans.
+ * Must not know: file formats, token ids. */
+#ifndef WORKER_DATA_CONVERSATION_H
+#define WORKER_DATA_CONVERSATION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT };
+
+/* Strings are borrowed from the reader's arena; UTF-8, not necessarily NUL-terminated. */
+struct message {
+    enum role role;
+    const char *content; /* for the assistant: the answer alone */
+    size_t content_size;
+    const char *thought; /* NULL where there is none */
+    size_t thought_size;
+    bool supervised; /* assistant messages only: tokens of this turn take loss */
+};
+
+struct conversation {
+    struct message *messages;
+    int count;
+    float weight; /* loss weight of the row, 1 unless the row says otherwise */
+};
+
+#endif
