@@ -6,9 +6,15 @@
 #include "common/files.h"
 #include "common/memory.h"
 
+/* jansson does not always say that memory was short: a failed allocation can look like a syntax error. */
+static _Thread_local bool out_of_memory;
+
 static void *json_malloc(size_t size)
 {
-    return mem_alloc(size, 1);
+    void *block = mem_alloc(size, 1);
+    if (!block)
+        out_of_memory = true;
+    return block;
 }
 
 __attribute__((constructor)) static void use_counted_memory(void)
@@ -24,10 +30,10 @@ static const json_t *of(const struct json *value)
 enum status json_parse(const char *text, size_t size, const char *where, struct json **out, struct error *err)
 {
     json_error_t detail;
+    out_of_memory = false;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &detail);
     if (!value) {
-        /* A failed allocation leaves the message empty. */
-        if (json_error_code(&detail) == json_error_out_of_memory || !detail.text[0])
+        if (out_of_memory)
             FAIL(err, STATUS_NOMEM, "%s: no memory to read the JSON", where);
         FAIL(err, STATUS_DATA, "%s: broken JSON at line %d, column %d: %s", where, detail.line, detail.column, detail.text);
     }
