@@ -34,6 +34,9 @@ struct batch {
     int capacity, sequence_capacity;
 };
 
+/* Frees a row that owns its arrays (template output); rows that are views of a data set are not freed. */
+void row_free(struct row *row);
+
 /* Empties the batch but keeps its memory. */
 void batch_clear(struct batch *batch);
 /* Appends a row: token i predicts token i + 1; targets in the prompt take no loss; span weights multiply the
