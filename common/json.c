@@ -27,16 +27,39 @@ static const json_t *of(const struct json *value)
     return (const json_t *)value;
 }
 
+/* NULL on failure; then *no_memory tells the two causes apart. */
+static json_t *load(const char *text, size_t size, json_error_t *detail, bool *no_memory)
+{
+    out_of_memory = false;
+    json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, detail);
+    *no_memory = !value && out_of_memory;
+    return value;
+}
+
 enum status json_parse(const char *text, size_t size, const char *where, struct json **out, struct error *err)
 {
     json_error_t detail;
-    out_of_memory = false;
-    json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &detail);
-    if (!value) {
-        if (out_of_memory)
-            FAIL(err, STATUS_NOMEM, "%s: no memory to read the JSON", where);
+    bool no_memory;
+    json_t *value = load(text, size, &detail, &no_memory);
+    if (no_memory)
+        FAIL(err, STATUS_NOMEM, "%s: no memory to read the JSON", where);
+    if (!value)
         FAIL(err, STATUS_DATA, "%s: broken JSON at line %d, column %d: %s", where, detail.line, detail.column, detail.text);
-    }
+    *out = (struct json *)value;
+    return STATUS_OK;
+}
+
+enum status json_parse_piece(const char *text, size_t size, const char *name, int64_t first_line, struct json **out,
+                             struct error *err)
+{
+    json_error_t detail;
+    bool no_memory;
+    json_t *value = load(text, size, &detail, &no_memory);
+    if (no_memory)
+        FAIL(err, STATUS_NOMEM, "%s:%lld: no memory to read the JSON", name, (long long)first_line);
+    if (!value)
+        FAIL(err, STATUS_DATA, "%s:%lld:%d: broken JSON: %s", name, (long long)(first_line + (detail.line > 0 ? detail.line - 1 : 0)),
+             detail.column, detail.text);
     *out = (struct json *)value;
     return STATUS_OK;
 }

@@ -16,6 +16,9 @@ enum json_kind { JSON_KIND_NULL, JSON_KIND_BOOL, JSON_KIND_INT, JSON_KIND_REAL, 
 /* `where` names the text in messages ("rows.jsonl:17"). Free the result with json_free; values reached from
  * it are borrowed. Integers beyond int64 are errors. Strings may hold NUL bytes only if escaped (\u0000). */
 enum status json_parse(const char *text, size_t size, const char *where, struct json **out, struct error *err);
+/* The same for a piece of the file `name` that begins in line `first_line`: messages say "name:line:column". */
+enum status json_parse_piece(const char *text, size_t size, const char *name, int64_t first_line, struct json **out,
+                             struct error *err);
 enum status json_read_file(const char *path, struct json **out, struct error *err);
 void json_free(struct json *value);
 
