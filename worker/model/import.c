@@ -1,0 +1,101 @@
+#include "worker/model/import.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/memory.h"
+#include "worker/model/safetensors.h"
+
+static enum status check_shape(const struct safetensors_entry *entry, const struct param *param, struct error *err)
+{
+    if (entry->n_dims == param->n_dims && !memcmp(entry->shape, param->shape, (size_t)param->n_dims * sizeof *param->shape))
+        return STATUS_OK;
+    char found[128], expected[128];
+    safetensors_shape_text(entry->shape, entry->n_dims, found, sizeof found);
+    safetensors_shape_text(param->shape, param->n_dims, expected, sizeof expected);
+    FAIL(err, STATUS_DATA, "%s: tensor '%s' has the shape %s, config.json asks for %s: weights and config.json do not belong together",
+         entry->file, entry->name, found, expected);
+}
+
+static enum status check_finite(const struct safetensors_entry *entry, const float *values, struct error *err)
+{
+    for (int64_t i = 0; i < entry->count; i++)
+        if (!isfinite(values[i]))
+            FAIL(err, STATUS_NUMERIC, "%s: tensor '%s' holds %s at index %lld of %lld: the weights are damaged", entry->file,
+                 entry->name, isnan(values[i]) ? "NaN" : "infinity", (long long)i, (long long)entry->count);
+    return STATUS_OK;
+}
+
+/* A frozen tensor has no place in the flat space; it is read into scratch memory only to be checked. */
+static enum status check_frozen(const struct safetensors_entry *entry, struct error *err)
+{
+    float *scratch = mem_alloc((size_t)entry->count, sizeof *scratch);
+    if (!scratch)
+        FAIL(err, STATUS_NOMEM, "%s: no memory to check tensor '%s'", entry->file, entry->name);
+    enum status st = safetensors_to_float(entry, scratch, err);
+    if (st == STATUS_OK)
+        st = check_finite(entry, scratch, err);
+    mem_free(scratch);
+    return st;
+}
+
+static enum status import_tensor(const struct safetensors *set, const char *dir, const struct param *param, float *values,
+                                 struct error *err)
+{
+    const struct safetensors_entry *entry = safetensors_find(set, param->name);
+    if (!entry) {
+        char shape[128];
+        safetensors_shape_text(param->shape, param->n_dims, shape, sizeof shape);
+        FAIL(err, STATUS_DATA, "'%s' lacks the tensor '%s' %s that its config.json asks for%s", dir, param->name, shape,
+             strcmp(param->name, "lm_head.weight") ? "" : " (tie_word_embeddings is false)");
+    }
+    TRY(check_shape(entry, param, err));
+    if (param->role == PARAM_FROZEN)
+        return check_frozen(entry, err);
+    TRY(safetensors_to_float(entry, values + param->offset, err));
+    return check_finite(entry, values + param->offset, err);
+}
+
+/* The tensors that published folders hold besides the model's own. */
+static bool is_known_extra(const struct model_config *config, const char *name)
+{
+    static const char layer[] = "model.layers.", inverse[] = "rotary_emb.inv_freq";
+    size_t size = strlen(name);
+    if (size >= sizeof inverse - 1 && !strcmp(name + size - (sizeof inverse - 1), inverse))
+        return true;
+    if (config->tied && !strcmp(name, "lm_head.weight"))
+        return true;
+    return !strncmp(name, layer, sizeof layer - 1) && strtol(name + sizeof layer - 1, NULL, 10) >= config->layers;
+}
+
+static void report_extras(const struct safetensors *set, const struct model_config *config, const struct params *table,
+                          struct import_report *report)
+{
+    *report = (struct import_report){.tensors = table->count};
+    for (size_t i = 0; i < safetensors_count(set); i++) {
+        const char *name = safetensors_at(set, i)->name;
+        if (params_find(table, name) >= 0)
+            continue;
+        if (is_known_extra(config, name))
+            report->known_extras++;
+        else if (!report->unknown_extras++)
+            snprintf(report->example, sizeof report->example, "%s", name);
+    }
+}
+
+enum status model_import(const char *dir, const struct model_config *config, const struct params *table, float *values,
+                         struct import_report *report, struct error *err)
+{
+    struct safetensors *set;
+    TRY(safetensors_open(dir, &set, err));
+    memset(values, 0, (size_t)table->values * sizeof *values);
+    enum status st = STATUS_OK;
+    for (int i = 0; i < table->count && st == STATUS_OK; i++)
+        st = import_tensor(set, dir, &table->items[i], values, err);
+    if (st == STATUS_OK && report)
+        report_extras(set, config, table, report);
+    safetensors_close(set);
+    return st;
+}

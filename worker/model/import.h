@@ -1,0 +1,24 @@
+/* Weights of a Hugging Face model folder into the flat space of a parameter table.
+ * Must not know: how the model computes, where the values go afterwards. */
+#ifndef WORKER_MODEL_IMPORT_H
+#define WORKER_MODEL_IMPORT_H
+
+#include "common/params.h"
+#include "worker/model/model.h"
+
+/* What was in the files besides the model's own tensors. */
+struct import_report {
+    int tensors;         /* read */
+    int known_extras;    /* left out as usual: rotary_emb.inv_freq, a tied head, layers beyond num_hidden_layers */
+    int unknown_extras;  /* left out although nobody knows what they are */
+    char example[256];   /* name of the first unknown one, "" if none */
+};
+
+/* Fills values[table->values] with the weights in `dir` (a folder or one safetensors file), padding zeroed.
+ * Every tensor of the table must be there with its shape, as F32, F16 or BF16, without NaN or infinity; frozen
+ * ones are checked alike but have no place in the flat space. STATUS_DATA or STATUS_NUMERIC name file, tensor,
+ * what was expected and found. report may be NULL. */
+enum status model_import(const char *dir, const struct model_config *config, const struct params *table, float *values,
+                         struct import_report *report, struct error *err);
+
+#endif
