@@ -1,1 +1,1 @@
-list(APPEND WORKER_SOURCES data/batch.c)
+list(APPEND WORKER_SOURCES data/batch.c data/order.c)

@@ -1,0 +1,111 @@
+/* All rows of one or several data sets as tokens in memory, with the counts a user wants to see before a run, and
+ * the batches made of them.
+ * Must not know: models (but for the size of their vocabulary), ranks, options. */
+#ifndef WORKER_DATA_DATASET_H
+#define WORKER_DATA_DATASET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/status.h"
+#include "common/threads.h"
+#include "worker/data/batch.h"
+#include "worker/data/order.h"
+
+struct tokenizer;
+struct template;
+
+/* One file of rows. */
+struct dataset_spec {
+    const char *name;    /* for messages and metrics */
+    const char *path;    /* .jsonl, or one JSON array */
+    const char *format;  /* a name of rows.h, or NULL / "auto": recognised by the columns of the first row */
+    const char *task;    /* rows of one task share routing and metrics; NULL: the data set's name */
+    double loss_weight;  /* multiplies the weight of every row; > 0 */
+    double weight;       /* sampling share where data sets are mixed; concatenation ignores it */
+    int64_t max_samples; /* only the first ones of the file; < 0: all */
+};
+
+/* What to do with a row of more than max_length tokens: refuse the data set, leave the row out, or shorten its
+ * thoughts from their end (the tags, the answer and the end token stay whole; where that is not enough the row is
+ * left out). */
+enum truncation { TRUNCATION_ERROR, TRUNCATION_DROP, TRUNCATION_THOUGHT };
+/* "error", "drop", "thought" -> the value; false if unknown. */
+bool truncation_parse(const char *name, enum truncation *out);
+
+/* How rows become tokens; the same for all data sets of a run. */
+struct dataset_rules {
+    const struct template *template;
+    int max_length; /* tokens */
+    enum truncation truncation;
+    bool strict;          /* true: any bad row refuses the data set; false: bad rows are skipped and counted */
+    int64_t max_bad_rows; /* with strict = false: more than this refuse the data set; < 0: any number */
+    bool keep_calculator_marks; /* gsm8k: keep the <<48/2=24>> marks of the thoughts */
+    const char *cot_prompt;     /* on a line of its own after the last question; NULL or "" for none */
+    const char *answer_prefix;  /* put before every supervised answer; NULL or "" for none */
+    float span_weights[SPAN_COUNT]; /* loss weights: thought, answer, end; SPAN_PROMPT's entry is ignored */
+    int64_t vocab; /* of the model: a token id at or above it refuses the data set; 0: not checked */
+};
+
+struct dataset_stats {
+    int64_t read;       /* rows found in the file (at most max_samples) */
+    int64_t kept;       /* rows that can be trained on */
+    int64_t skipped;    /* bad rows left out (strict = false) */
+    int64_t too_long;   /* left out for their length */
+    int64_t shortened;  /* thoughts cut to fit; part of kept */
+    int64_t thoughts;   /* kept rows that hold a thought */
+    int64_t special_text; /* kept rows whose text spells a special token; it is encoded as plain text */
+    int64_t tokens[SPAN_COUNT]; /* of kept rows */
+    int longest;        /* tokens of the longest kept row */
+    int64_t longest_row; /* its number in struct dataset */
+};
+
+/* One data set inside struct dataset. */
+struct dataset_part {
+    char *name;
+    const char *format; /* the one that was used */
+    char *problems;     /* first messages about skipped or left-out rows, one a line; NULL if none */
+    int task;           /* index in tasks */
+    int64_t first_row;  /* its rows are [first_row, first_row + stats.kept) */
+    struct dataset_stats stats;
+};
+
+struct dataset {
+    int64_t rows;
+    int64_t *starts;  /* [rows + 1] first token of each row */
+    int32_t *tokens;  /* [starts[rows]] */
+    uint8_t *spans;   /* [starts[rows]] enum span */
+    float *weights;   /* [rows] row weight times loss weight of its data set */
+    struct dataset_part *parts;
+    int n_parts;
+    char **tasks; /* names; batch.tasks and row.task are indices */
+    int n_tasks;
+    int64_t row_capacity, token_capacity;
+};
+
+/* Makes the names in tasks[0..count) the first ones of an empty data set, so that two data sets (training,
+ * evaluation) number their tasks alike. */
+enum status dataset_name_tasks(struct dataset *dataset, char *const *tasks, int count, struct error *err);
+
+/* Reads one more file behind the rows that are there, tokenizing on all threads of the pool; the result does not
+ * depend on their number. On failure the data set is as before. STATUS_DATA lists the first problems and how many
+ * there were, each as "file:line[:column]: what, what to do". */
+enum status dataset_load(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_rules *rules,
+                         const struct tokenizer *tokenizer, struct threads *pool, struct error *err);
+void dataset_free(struct dataset *dataset);
+
+/* A view of one row; valid until the next load, not to be freed. */
+struct row dataset_row(const struct dataset *dataset, int64_t index);
+
+/* What slot `slot` of step `step` holds (order.h); the batch is emptied first and may stay empty at the end of an
+ * epoch. */
+enum status dataset_slot_batch(const struct dataset *dataset, struct order *order, int64_t step, int slot,
+                               const float span_weights[SPAN_COUNT], struct batch *batch, struct error *err);
+
+/* Evaluation: batches of `batch_rows` rows of one part in file order; the last may be shorter. */
+int64_t dataset_eval_batches(const struct dataset_part *part, int batch_rows);
+enum status dataset_eval_batch(const struct dataset *dataset, const struct dataset_part *part, int batch_rows,
+                               int64_t index, const float span_weights[SPAN_COUNT], struct batch *batch,
+                               struct error *err);
+
+#endif
