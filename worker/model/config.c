@@ -326,6 +326,10 @@ enum status model_config_read(const char *dir, struct model_config *out, struct 
 
 void model_config_real(struct text *out, double value, bool as_float)
 {
+    if (value == floor(value) && fabs(value) < 1e15) {
+        text_printf(out, "%.1f", value); /* with a point, by which Python tells it from an integer */
+        return;
+    }
     char digits[40];
     for (int precision = 1; precision <= 17; precision++) {
         snprintf(digits, sizeof digits, "%.*g", precision, value);
@@ -333,8 +337,6 @@ void model_config_real(struct text *out, double value, bool as_float)
             break;
     }
     text_puts(out, digits);
-    if (!strpbrk(digits, ".e"))
-        text_puts(out, ".0"); /* readers in Python tell numbers from integers by it */
 }
 
 static void write_number(struct text *out, const char *key, double value, bool as_float)
