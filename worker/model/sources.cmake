@@ -1,1 +1,1 @@
-list(APPEND WORKER_SOURCES model/config.c model/import.c model/safetensors.c model/safetensors_write.c)
+list(APPEND WORKER_SOURCES model/config.c model/export.c model/import.c model/safetensors.c model/safetensors_write.c)
