@@ -1,1 +1,1 @@
-list(APPEND WORKER_SOURCES data/batch.c data/order.c)
+list(APPEND WORKER_SOURCES data/batch.c data/order.c data/jsonl.c data/rows.c)

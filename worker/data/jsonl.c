@@ -1,0 +1,178 @@
+#include "worker/data/jsonl.h"
+
+#include <string.h>
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+void jsonl_over(const char *path, const char *bytes, size_t size, struct jsonl *out)
+{
+    *out = (struct jsonl){.path = path, .text = bytes, .size = size, .line = 1, .first = true};
+    if (size >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3)) {
+        out->skipped = 3;
+        out->text += 3;
+        out->size -= 3;
+    }
+    size_t i = 0;
+    while (i < out->size && is_space(out->text[i]))
+        i++;
+    out->array = i < out->size && out->text[i] == '[';
+}
+
+enum status jsonl_open(const char *path, struct jsonl *out, struct error *err)
+{
+    struct file_map map;
+    TRY(file_map_open(path, &map, err));
+    jsonl_over(path, map.size ? (const char *)map.data : "", map.size, out);
+    out->map = map;
+    return STATUS_OK;
+}
+
+void jsonl_close(struct jsonl *reader)
+{
+    file_map_close(&reader->map);
+    *reader = (struct jsonl){0};
+}
+
+/* Cuts off white space but for the indentation of the first line, so that columns stay true. */
+static void trim(const char *text, size_t size, int64_t line, struct jsonl_record *out)
+{
+    size_t start = 0, i = 0;
+    for (; i < size && is_space(text[i]); i++)
+        if (text[i] == '\n') {
+            line++;
+            start = i + 1;
+        }
+    while (size > i && is_space(text[size - 1]))
+        size--;
+    *out = (struct jsonl_record){text + start, i < size ? size - start : 0, line};
+}
+
+static bool next_line(struct jsonl *reader, struct jsonl_record *out)
+{
+    while (reader->at < reader->size) {
+        const char *start = reader->text + reader->at;
+        const char *end = memchr(start, '\n', reader->size - reader->at);
+        size_t size = end ? (size_t)(end - start) : reader->size - reader->at;
+        trim(start, size, reader->line, out);
+        reader->at += size + (end != NULL);
+        reader->line++;
+        if (out->size)
+            return true;
+    }
+    return false;
+}
+
+/* Moves behind the element that starts at `at` and returns the byte that ends it: ',' or ']', 0 if none does. */
+static char skip_element(struct jsonl *reader)
+{
+    bool in_string = false;
+    long depth = 0;
+    for (; reader->at < reader->size; reader->at++) {
+        char c = reader->text[reader->at];
+        reader->line += c == '\n';
+        if (in_string) {
+            if (c == '\\' && reader->at + 1 < reader->size && reader->text[reader->at + 1] != '\n')
+                reader->at++;
+            else if (c == '"')
+                in_string = false;
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            depth++;
+        } else if (depth == 0 && (c == ',' || c == ']')) {
+            return c;
+        } else if (c == '}' || c == ']') {
+            depth--;
+        }
+    }
+    return 0;
+}
+
+static enum status next_element(struct jsonl *reader, struct jsonl_record *out, bool *found, struct error *err)
+{
+    if (reader->first) {
+        while (reader->text[reader->at] != '[')
+            reader->line += reader->text[reader->at++] == '\n';
+        reader->at++;
+    }
+    const char *start = reader->text + reader->at;
+    int64_t line = reader->line;
+    if (reader->closed) {
+        trim(start, reader->size - reader->at, line, out);
+        if (out->size)
+            FAIL(err, STATUS_DATA, "%s:%lld: text after the ']' that ends the array of rows; remove it", reader->path,
+                 (long long)out->line);
+        *found = false;
+        return STATUS_OK;
+    }
+    char end = skip_element(reader);
+    if (!end)
+        FAIL(err, STATUS_DATA,
+             "%s:%lld: the array of rows has no ']' behind the element that begins here; the file may be cut off",
+             reader->path, (long long)line);
+    trim(start, (size_t)(reader->text + reader->at - start), line, out);
+    reader->at++;
+    reader->closed = end == ']';
+    *found = out->size || !(reader->first && reader->closed); /* "[]" holds no row */
+    reader->first = false;
+    return *found ? STATUS_OK : next_element(reader, out, found, err);
+}
+
+enum status jsonl_next(struct jsonl *reader, struct jsonl_record *out, bool *found, struct error *err)
+{
+    if (reader->array)
+        return next_element(reader, out, found, err);
+    *found = next_line(reader, out);
+    return STATUS_OK;
+}
+
+/* Length of the well-formed UTF-8 sequence at `s` (Unicode, table 3-7), or 0. */
+static size_t utf8_length(const unsigned char *s, size_t left)
+{
+    if (s[0] < 0x80)
+        return 1;
+    size_t n = s[0] >= 0xC2 && s[0] <= 0xDF ? 2 : (s[0] & 0xF0) == 0xE0 ? 3 : s[0] >= 0xF0 && s[0] <= 0xF4 ? 4 : 0;
+    if (!n || n > left)
+        return 0;
+    unsigned char low = s[0] == 0xE0 ? 0xA0 : s[0] == 0xF0 ? 0x90 : 0x80;
+    unsigned char high = s[0] == 0xED ? 0x9F : s[0] == 0xF4 ? 0x8F : 0xBF;
+    if (s[1] < low || s[1] > high)
+        return 0;
+    for (size_t i = 2; i < n; i++)
+        if ((s[i] & 0xC0) != 0x80)
+            return 0;
+    return n;
+}
+
+static enum status check_bytes(const struct jsonl *reader, const struct jsonl_record *record, struct error *err)
+{
+    const unsigned char *bytes = (const unsigned char *)record->text;
+    int64_t line = record->line;
+    size_t line_start = 0;
+    for (size_t i = 0; i < record->size;) {
+        size_t n = bytes[i] ? utf8_length(bytes + i, record->size - i) : 0;
+        if (!n) {
+            /* Offset in the whole file too: editors and `xxd -s` want that one. */
+            size_t in_file = (size_t)(record->text - reader->text) + i + reader->skipped;
+            FAIL(err, STATUS_DATA, "%s:%lld:%zu: %s (0x%02x) at byte %zu of the file; store the rows as UTF-8 text",
+                 reader->path, (long long)line, i - line_start + 1, bytes[i] ? "invalid UTF-8" : "a NUL byte", bytes[i],
+                 in_file);
+        }
+        if (bytes[i] == '\n') {
+            line++;
+            line_start = i + 1;
+        }
+        i += n;
+    }
+    return STATUS_OK;
+}
+
+enum status jsonl_parse(const struct jsonl *reader, const struct jsonl_record *record, struct json **out,
+                        struct error *err)
+{
+    TRY(check_bytes(reader, record, err));
+    return json_parse_piece(record->text, record->size, reader->path, record->line, out, err);
+}

@@ -1,0 +1,44 @@
+/* Row formats: how the columns of a JSON object become a conversation, with the thought apart from the answer.
+ * Must not know: tokens, templates, where the rows lie on disk (beyond a name for messages). */
+#ifndef WORKER_DATA_ROWS_H
+#define WORKER_DATA_ROWS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/json.h"
+#include "common/memory.h"
+#include "common/status.h"
+#include "worker/data/conversation.h"
+
+/*   messages           messages[].role/content; a thought is `reasoning_content` or stands between <think> tags;
+ *                      optional per message: weight or loss_scale (number), loss (true or false)
+ *   qa-cot             question, thought, answer
+ *   gsm8k              question, answer: the thought is the text above the last line that begins with "#### "
+ *   prompt-completion  prompt, completion: each a string or a list of messages
+ * Every format takes an optional row column `weight`. Other columns are ignored. */
+struct row_format;
+
+/* The format with this name; STATUS_USAGE listing the known ones. */
+enum status row_format_find(const char *name, const struct row_format **out, struct error *err);
+/* The format whose columns the row has; STATUS_DATA naming "path:line", the columns found and the known formats. */
+enum status row_format_detect(const struct json *row, const char *path, int64_t line, const struct row_format **out,
+                              struct error *err);
+const char *row_format_name(const struct row_format *format);
+
+struct row_options {
+    bool keep_calculator_marks; /* gsm8k: keep <<48/2=24>> in thoughts; else they are cut out */
+};
+
+/* Fills `out` with strings that live in `row` or in the arena. STATUS_DATA for any row that must not be trained on:
+ * missing columns, wrong kinds, empty question, thought or answer, NUL characters, wrong role order. */
+enum status row_read(const struct row_format *format, const struct json *row, const char *path, int64_t line,
+                     const struct row_options *options, struct arena *arena, struct conversation *out,
+                     struct error *err);
+
+/* Adds the text that asks for steps to the last question (on a line of its own) and the prefix to every supervised
+ * answer; NULL or "" adds nothing. Generation uses it too, so that prompts look as they did in training. */
+enum status conversation_dress(struct conversation *conversation, const char *cot_prompt, const char *answer_prefix,
+                               struct arena *arena, struct error *err);
+
+#endif
