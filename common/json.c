@@ -6,7 +6,8 @@
 #include "common/files.h"
 #include "common/memory.h"
 
-/* jansson does not always say that memory was short: a failed allocation can look like a syntax error. */
+/* jansson does not always say that memory was short: a failed allocation can look like a syntax error, or even like
+ * success with a string cut short. */
 static _Thread_local bool out_of_memory;
 
 static void *json_malloc(size_t size)
@@ -32,8 +33,10 @@ static json_t *load(const char *text, size_t size, json_error_t *detail, bool *n
 {
     out_of_memory = false;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, detail);
-    *no_memory = !value && out_of_memory;
-    return value;
+    *no_memory = out_of_memory;
+    if (value && out_of_memory)
+        json_decref(value);
+    return out_of_memory ? NULL : value;
 }
 
 enum status json_parse(const char *text, size_t size, const char *where, struct json **out, struct error *err)
