@@ -95,7 +95,7 @@ static void unsupported_is_refused_by_name(void **state)
     refuse("llama", "\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
                     "\"original_max_position_embeddings\":8192}", "must exceed");
     refuse("llama", "\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}",
-           "lacks 'original_max_position_embeddings'");
+           "'original_max_position_embeddings' is missing");
 }
 
 static void impossible_values_are_refused(void **state)

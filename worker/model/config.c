@@ -139,7 +139,9 @@ static enum status read_llama3(const struct json *rope, const char *where, struc
     TRY(need_factor(rope, "factor", where, 1, &c->rope_factor, err));
     TRY(need_factor(rope, "low_freq_factor", where, 0, &c->rope_low_freq_factor, err));
     TRY(need_factor(rope, "high_freq_factor", where, 0, &c->rope_high_freq_factor, err));
-    TRY(need_factor(rope, "original_max_position_embeddings", where, 1, &c->rope_original_positions, err));
+    int64_t original = 0;
+    TRY(get_required(rope, "original_max_position_embeddings", where, MAX_POSITIONS, &original, err));
+    c->rope_original_positions = (double)original;
     if (!(c->rope_low_freq_factor < c->rope_high_freq_factor))
         FAIL(err, STATUS_DATA, "%s: rope_scaling: high_freq_factor %g must exceed low_freq_factor %g", where,
              c->rope_high_freq_factor, c->rope_low_freq_factor);
