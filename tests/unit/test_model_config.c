@@ -108,6 +108,7 @@ static void impossible_values_are_refused(void **state)
     refuse("llama", "\"head_dim\":100000", "'head_dim' is 100000");
     refuse("llama", "\"max_position_embeddings\":-1", "'max_position_embeddings' is -1");
     refuse("llama", "\"rms_norm_eps\":0", "'rms_norm_eps' is 0");
+    refuse("llama", "\"rms_norm_eps\":1e-95", "single precision cannot hold");
     refuse("llama", "\"rms_norm_eps\":\"1e-6\"", "'rms_norm_eps' must be a number");
     refuse("llama", "\"rope_theta\":-1", "'rope_theta' is -1");
     refuse("llama", "\"bos_token_id\":100", "'bos_token_id' is 100");

@@ -53,6 +53,18 @@ static enum status get_positive(const struct json *object, const char *key, cons
     return STATUS_OK;
 }
 
+/* The same as a float; what becomes 0 or infinity in it is refused. */
+static enum status get_positive_float(const struct json *object, const char *key, const char *where, float *out,
+                                      struct error *err)
+{
+    double value = (double)*out;
+    TRY(get_positive(object, key, where, 0, &value, err));
+    *out = (float)value;
+    if (*out == 0 || isinf(*out))
+        FAIL(err, STATUS_DATA, "%s: '%s' is %g, which single precision cannot hold", where, key, value);
+    return STATUS_OK;
+}
+
 static enum status find_family(const struct json *object, const char *where, const struct family **out, struct error *err)
 {
     const char *name = NULL;
@@ -257,17 +269,15 @@ enum status model_config_from_json(const struct json *object, const char *where,
     const struct family *family = NULL;
     TRY(find_family(object, where, &family, err));
     struct model_config c = {.type = family->type, .max_positions = family->max_positions, .rope_theta = 10000,
-                             .rope_factor = 1, .qkv_bias = family->qkv_bias, .bos = -1};
+                             .rope_factor = 1, .qkv_bias = family->qkv_bias, .norm_eps = 1e-6f, .init_std = 0.02f,
+                             .bos = -1};
     TRY(refuse_unsupported(object, where, family, err));
     TRY(read_sizes(object, where, &c, err));
     TRY(read_rope(object, where, &c, err));
-    double eps = 1e-6, std = 0.02;
-    TRY(get_positive(object, "rms_norm_eps", where, 0, &eps, err));
-    TRY(get_positive(object, "initializer_range", where, 0, &std, err));
+    TRY(get_positive_float(object, "rms_norm_eps", where, &c.norm_eps, err));
+    TRY(get_positive_float(object, "initializer_range", where, &c.init_std, err));
     TRY(json_get_bool(object, "tie_word_embeddings", where, &c.tied, err));
     TRY(read_ends(object, where, &c, err));
-    c.norm_eps = (float)eps;
-    c.init_std = (float)std;
     *out = c;
     return STATUS_OK;
 }
