@@ -1,0 +1,151 @@
+/* `loar export SNAPSHOT DIR`: a snapshot as a Hugging Face model folder. Everything it needs lies in the snapshot. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/files.h"
+#include "common/memory.h"
+#include "launch/commands.h"
+#include "ps/snapshot.h"
+#include "worker/model/export.h"
+
+static const char usage[] =
+    "usage: loar export SNAPSHOT DIR [--dtype f32|bf16] [--overwrite]\n"
+    "\n"
+    "Writes the model of a snapshot as a folder that the Hugging Face libraries load: weights as safetensors,\n"
+    "config.json, and the tokenizer files of the model it was trained from.\n"
+    "\n"
+    "  SNAPSHOT      a snapshot file, or a folder of snapshots: the newest good one\n"
+    "  DIR           the folder to make; it must be empty or absent\n"
+    "  --dtype       f32 (default, exact) or bf16 (half the size, rounded to nearest even)\n"
+    "  --overwrite   write into a folder that holds something: its config.json and weights are replaced\n";
+
+struct request {
+    const char *snapshot, *dir;
+    struct export_options options;
+};
+
+static enum status parse_dtype(const char *name, enum safetensors_dtype *out, struct error *err)
+{
+    static const struct {
+        const char *name;
+        enum safetensors_dtype dtype;
+    } names[] = {{"f32", SAFETENSORS_F32}, {"bf16", SAFETENSORS_BF16}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (name && !strcmp(name, names[i].name)) {
+            *out = names[i].dtype;
+            return STATUS_OK;
+        }
+    FAIL(err, STATUS_USAGE, "--dtype must be f32 or bf16, found %s", name ? name : "nothing");
+}
+
+static enum status parse_arguments(int argc, char **argv, struct request *out, struct error *err)
+{
+    out->options.dtype = SAFETENSORS_F32;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--overwrite"))
+            out->options.overwrite = true;
+        else if (!strcmp(argv[i], "--dtype"))
+            TRY(parse_dtype(i + 1 < argc ? argv[++i] : NULL, &out->options.dtype, err));
+        else if (!strncmp(argv[i], "--dtype=", 8))
+            TRY(parse_dtype(argv[i] + 8, &out->options.dtype, err));
+        else if (argv[i][0] == '-')
+            FAIL(err, STATUS_USAGE, "unknown option '%s'; see loar export --help", argv[i]);
+        else if (!out->snapshot)
+            out->snapshot = argv[i];
+        else if (!out->dir)
+            out->dir = argv[i];
+        else
+            FAIL(err, STATUS_USAGE, "too many arguments: '%s'; see loar export --help", argv[i]);
+    }
+    if (!out->dir)
+        FAIL(err, STATUS_USAGE, "a snapshot and a folder are needed; see loar export --help");
+    return STATUS_OK;
+}
+
+/* The files of the snapshot; config.json apart, the others to go along. */
+struct carried {
+    char *config;
+    size_t config_size;
+    struct export_file *files; /* [count]; data is owned */
+    size_t count;
+};
+
+static void carried_free(struct carried *carried)
+{
+    for (size_t i = 0; i < carried->count; i++)
+        mem_free((void *)carried->files[i].data);
+    mem_free(carried->files);
+    mem_free(carried->config);
+}
+
+static enum status carried_read(const struct snapshot *snapshot, struct carried *out, struct error *err)
+{
+    int count = snapshot_files(snapshot);
+    if (!(out->files = mem_alloc((size_t)count, sizeof *out->files)))
+        FAIL(err, STATUS_NOMEM, "no memory for the files of '%s'", snapshot_path(snapshot));
+    TRY(snapshot_file(snapshot, "config.json", &out->config, &out->config_size, err));
+    for (int i = 0; i < count; i++) {
+        const char *name = snapshot_file_at(snapshot, i);
+        if (model_export_owns(name))
+            continue;
+        char *data;
+        struct export_file *file = &out->files[out->count];
+        TRY(snapshot_file(snapshot, name, &data, &file->size, err));
+        file->name = name;
+        file->data = data;
+        out->count++;
+    }
+    return STATUS_OK;
+}
+
+static enum status export_snapshot(const struct snapshot *snapshot, const struct request *request, struct error *err)
+{
+    const struct params *table = snapshot_params(snapshot);
+    struct carried carried = {0};
+    float *values = mem_alloc_aligned((size_t)table->values, sizeof *values);
+    enum status st = STATUS_OK;
+    if (!values)
+        st = error_set(err, STATUS_NOMEM, "no memory for the %lld values of '%s'", (long long)table->values,
+                       snapshot_path(snapshot));
+    if (st == STATUS_OK)
+        st = carried_read(snapshot, &carried, err);
+    if (st == STATUS_OK)
+        st = snapshot_load(snapshot, table, values, 0, NULL, err);
+    if (st == STATUS_OK)
+        st = model_export(request->dir, carried.config, carried.config_size, carried.files, carried.count, table, values,
+                          &request->options, err);
+    if (st == STATUS_OK)
+        printf("exported step %lld of '%s' to '%s': %d tensors, %lld parameters, %s, %zu other files\n",
+               (long long)snapshot_meta(snapshot)->step, snapshot_path(snapshot), request->dir, table->count,
+               (long long)table->trained, safetensors_dtype_name(request->options.dtype), carried.count + 1);
+    carried_free(&carried);
+    mem_free_aligned(values);
+    return st;
+}
+
+int cmd_export(int argc, char **argv)
+{
+    struct request request = {0};
+    struct snapshot *snapshot = NULL;
+    struct text warnings = {0};
+    struct error err;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            fputs(usage, stdout);
+            return 0;
+        }
+    enum status st = parse_arguments(argc, argv, &request, &err);
+    if (st == STATUS_OK)
+        st = folder_exists(request.snapshot) ? snapshot_open_latest(request.snapshot, &snapshot, &warnings, &err)
+                                             : snapshot_open(request.snapshot, &snapshot, &err);
+    if (warnings.size)
+        fputs(warnings.data, stderr);
+    text_free(&warnings);
+    if (st == STATUS_OK) {
+        st = export_snapshot(snapshot, &request, &err);
+        snapshot_close(snapshot);
+    }
+    if (st != STATUS_OK)
+        fprintf(stderr, "loar export: %s\n", err.text);
+    return status_exit_code(st);
+}
