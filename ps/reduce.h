@@ -50,12 +50,12 @@ int reduce_expects(const struct reduce *r);
  * STATUS_PEER: not a node of the tree, or not the one that is due. */
 enum status reduce_push(struct reduce *r, struct slot_node node, float *buffer, struct error *err);
 bool reduce_complete(const struct reduce *r);
-/* The root sum [values]; the caller owns the buffer and gives it back to the pool. Only after reduce_complete. */
+/* The root sum [values], once: the caller owns the buffer and gives it back to the pool. NULL before it is complete. */
 float *reduce_take(struct reduce *r);
 /* Gives every held buffer back. */
 void reduce_drop(struct reduce *r);
 
 /* left[i] = left[i] + right[i]. */
-void reduce_add(float *left, const float *right, int64_t count);
+void reduce_add(float *restrict left, const float *restrict right, int64_t count);
 
 #endif

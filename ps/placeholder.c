@@ -1,1 +1,0 @@
-typedef int ps_placeholder; /* until the first real file */
