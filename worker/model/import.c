@@ -19,13 +19,28 @@ static enum status check_shape(const struct safetensors_entry *entry, const stru
          entry->file, entry->name, found, expected);
 }
 
+/* True when all exponents differ from that of infinity and NaN; without a way out of the loop, so that it runs at memory
+ * speed. */
+static bool all_finite(const float *values, int64_t count)
+{
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
 static enum status check_finite(const struct safetensors_entry *entry, const float *values, struct error *err)
 {
-    for (int64_t i = 0; i < entry->count; i++)
-        if (!isfinite(values[i]))
-            FAIL(err, STATUS_NUMERIC, "%s: tensor '%s' holds %s at index %lld of %lld: the weights are damaged", entry->file,
-                 entry->name, isnan(values[i]) ? "NaN" : "infinity", (long long)i, (long long)entry->count);
-    return STATUS_OK;
+    if (all_finite(values, entry->count))
+        return STATUS_OK;
+    int64_t i = 0;
+    while (isfinite(values[i]))
+        i++;
+    FAIL(err, STATUS_NUMERIC, "%s: tensor '%s' holds %s at index %lld of %lld: the weights are damaged", entry->file,
+         entry->name, isnan(values[i]) ? "NaN" : "infinity", (long long)i, (long long)entry->count);
 }
 
 /* A frozen tensor has no place in the flat space; it is read into scratch memory only to be checked. */
