@@ -120,10 +120,21 @@ static void print_row(const struct demo_row *row, struct text *out)
     text_puts(out, "}\n");
 }
 
+static void print_plain(const struct demo_row *row, struct text *out)
+{
+    text_append(out, row->question.data, row->question.size);
+    text_puts(out, "\n");
+    text_append(out, row->thought.data, row->thought.size);
+    text_puts(out, "\n");
+    text_append(out, row->answer.data, row->answer.size);
+    text_puts(out, "\n");
+}
+
 /* Walks the candidates until there are enough rows. Excluded questions never come; where new ones run out, old ones of
  * this set come again. */
 static enum status write_rows(const struct demo_request *request, struct seen *excluded, struct seen *used,
-                              struct demo_row *row, struct text *out, int64_t *repeated, struct error *err)
+                              struct demo_row *row, struct text *lines, struct text *plain, int64_t *repeated,
+                              struct error *err)
 {
     int64_t written = 0;
     long stale = 0;
@@ -141,15 +152,18 @@ static enum status write_rows(const struct demo_request *request, struct seen *e
         if (fresh || (allowed && stale > GIVE_UP)) {
             *repeated += !fresh;
             written++;
-            print_row(row, out);
-            if (out->failed)
+            print_row(row, lines);
+            if (plain)
+                print_plain(row, plain);
+            if (lines->failed || (plain && plain->failed))
                 FAIL(err, STATUS_NOMEM, "no memory for %lld demo rows", (long long)request->rows);
         }
     }
     return STATUS_OK;
 }
 
-enum status demo_write(const struct demo_request *request, struct text *out, int64_t *repeated, struct error *err)
+enum status demo_write(const struct demo_request *request, struct text *lines, struct text *plain, int64_t *repeated,
+                       struct error *err)
 {
     struct seen excluded = {0}, used = {0};
     struct demo_row row = {0};
@@ -158,7 +172,7 @@ enum status demo_write(const struct demo_request *request, struct text *out, int
     TRY_OR(done, st, demo_check(request->task, &request->settings, err));
     if (request->exclude)
         TRY_OR(done, st, exclude_file(request->exclude, &excluded, err));
-    st = write_rows(request, &excluded, &used, &row, out, repeated, err);
+    st = write_rows(request, &excluded, &used, &row, lines, plain, repeated, err);
 done:
     seen_free(&excluded);
     seen_free(&used);

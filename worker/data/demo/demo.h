@@ -50,9 +50,10 @@ struct demo_request {
     const char *exclude; /* file of rows whose questions must not come up, or NULL */
 };
 
-/* Appends `rows` qa-cot lines to `out`. No question comes twice unless the task has too few of them; *repeated counts
- * those that did. */
-enum status demo_write(const struct demo_request *request, struct text *out, int64_t *repeated, struct error *err);
+/* Appends `rows` qa-cot lines to `lines`, and their bare texts to `plain` (may be NULL) to learn a tokenizer from. No
+ * question comes twice unless the task has too few of them; *repeated counts those that did. */
+enum status demo_write(const struct demo_request *request, struct text *lines, struct text *plain, int64_t *repeated,
+                       struct error *err);
 
 /* tokenizer.json and tokenizer_config.json for rows of this kind: byte-level BPE over all 256 bytes, with the special
  * tokens the chat templates use; `merges` pairs (or fewer) are learnt from the `sample` of text, 0 for one token

@@ -1,0 +1,208 @@
+/* Packing of rows into batches and the order in which slots get their rows. */
+#include "tests/support/cmocka_all.h"
+
+#include "common/memory.h"
+#include "common/slots.h"
+#include "worker/data/batch.h"
+#include "worker/data/order.h"
+
+static const float weights[SPAN_COUNT] = {9, 0.5f, 2, 2};
+
+static void labels_are_the_next_token(void **state)
+{
+    (void)state;
+    struct error err;
+    struct batch batch = {0};
+    int32_t tokens[] = {10, 11, 12, 13, 14, 15};
+    uint8_t spans[] = {SPAN_PROMPT, SPAN_PROMPT, SPAN_THOUGHT, SPAN_ANSWER, SPAN_ANSWER, SPAN_END};
+    struct row row = {tokens, spans, 6, 3, 2.0f};
+    struct row single = {tokens, spans, 1, 1, 1.0f};
+    assert_ok(batch_append(&batch, &row, weights, &err), &err);
+    assert_ok(batch_append(&batch, &single, weights, &err), &err);
+    row.task = 5;
+    assert_ok(batch_append(&batch, &row, weights, &err), &err);
+    assert_int_equal(batch.n_sequences, 3);
+    assert_int_equal(batch.n_tokens, 13);
+    const int starts[] = {0, 6, 7, 13}, tasks[] = {3, 1, 5};
+    for (int b = 0; b < 3; b++) {
+        assert_int_equal(batch.starts[b], starts[b]);
+        assert_int_equal(batch.tasks[b], tasks[b]);
+    }
+    assert_int_equal(batch.starts[3], 13);
+    const int32_t targets[] = {-1, 12, 13, 14, 15, -1, -1};
+    const float expected[] = {0, 1, 4, 4, 4, 0, 0};
+    for (int i = 0; i < 7; i++) {
+        assert_int_equal(batch.targets[i], targets[i]);
+        assert_true(batch.weights[i] == expected[i]);
+        assert_int_equal(batch.positions[i], i == 6 ? 0 : i);
+        if (targets[i] >= 0)
+            assert_int_equal(batch.target_spans[i], spans[i + 1]);
+    }
+    /* The last token of a row never predicts the first one of the next. */
+    assert_int_equal(batch.targets[12], -1);
+    assert_int_equal(batch.positions[7], 0);
+    batch_clear(&batch);
+    assert_int_equal(batch.n_tokens, 0);
+    assert_int_equal(batch.starts[0], 0);
+    batch_free(&batch);
+    assert_int_equal(mem_live(), 0);
+}
+
+static void weight_zero_takes_no_loss(void **state)
+{
+    (void)state;
+    struct error err;
+    struct batch batch = {0};
+    int32_t tokens[] = {1, 2, 3};
+    uint8_t spans[] = {SPAN_PROMPT, SPAN_THOUGHT, SPAN_END};
+    const float no_thought[SPAN_COUNT] = {1, 0, 1, 1};
+    struct row row = {tokens, spans, 3, 0, 1};
+    assert_ok(batch_append(&batch, &row, no_thought, &err), &err);
+    assert_int_equal(batch.targets[0], -1);
+    assert_true(batch.weights[0] == 0);
+    assert_int_equal(batch.targets[1], 3);
+    row.n_tokens = 0;
+    assert_refused(batch_append(&batch, &row, no_thought, &err), STATUS_INTERNAL, &err, "without tokens");
+    batch_free(&batch);
+}
+
+static void memory_may_run_out(void **state)
+{
+    (void)state;
+    struct error err;
+    int32_t tokens[40] = {0};
+    uint8_t spans[40] = {0};
+    struct row row = {tokens, spans, 40, 0, 1};
+    bool done = false;
+    for (long n = 0; !done; n++) {
+        struct batch batch = {0};
+        mem_fail_after(n, false);
+        done = true;
+        for (int i = 0; i < 20 && done; i++)
+            done = batch_append(&batch, &row, weights, &err) == STATUS_OK;
+        mem_fail_after(-1, false);
+        if (!done) {
+            assert_int_equal(err.code, STATUS_NOMEM);
+            assert_ok(batch_append(&batch, &row, weights, &err), &err); /* still usable */
+        }
+        batch_free(&batch);
+        assert_int_equal(mem_live(), 0);
+        assert_true(n < 1000);
+    }
+    struct order order;
+    mem_fail_after(0, false);
+    assert_refused(order_create(1, 10, 2, 2, true, &order, &err), STATUS_NOMEM, &err, "no memory");
+    mem_fail_after(-1, false);
+}
+
+/* Every row exactly once per epoch, in every step the slots' rows follow each other, and only the last slots of an epoch
+ * are short. */
+static void check_epochs(uint32_t rows, int slots, int slot_rows, bool shuffle)
+{
+    struct error err;
+    struct order order;
+    assert_ok(order_create(11, rows, slots, slot_rows, shuffle, &order, &err), &err);
+    int64_t steps = order_steps_per_epoch(&order);
+    int64_t per_step = (int64_t)slots * slot_rows;
+    assert_int_equal(steps, (rows + per_step - 1) / per_step);
+    uint32_t taken[64], first_epoch[200];
+    for (int epoch = 0; epoch < 3; epoch++) {
+        int seen[200] = {0};
+        uint32_t at = 0, moved = 0;
+        for (int64_t step = epoch * steps; step < (epoch + 1) * steps; step++)
+            for (int slot = 0; slot < slots; slot++) {
+                int n = order_slot(&order, step, slot, taken);
+                int64_t left = (int64_t)rows - at;
+                assert_int_equal(n, left < slot_rows ? left : slot_rows);
+                for (int i = 0; i < n; i++, at++) {
+                    assert_true(taken[i] < rows);
+                    seen[taken[i]]++;
+                    if (!shuffle)
+                        assert_int_equal(taken[i], at);
+                    if (!epoch)
+                        first_epoch[at] = taken[i];
+                    moved += first_epoch[at] != taken[i];
+                }
+            }
+        for (uint32_t row = 0; row < rows; row++)
+            assert_int_equal(seen[row], 1);
+        if (shuffle && epoch && rows > 20)
+            assert_true(moved > rows / 2); /* a new order in every epoch */
+    }
+    order_free(&order);
+}
+
+static void every_row_once_per_epoch(void **state)
+{
+    (void)state;
+    for (int slots = 1; slots <= 16; slots = slots * 2 + (slots == 2))
+        for (int slot_rows = 1; slot_rows <= 7; slot_rows += 3)
+            for (uint32_t rows = (uint32_t)slots; rows < 200; rows = rows * 2 + 1) {
+                check_epochs(rows, slots, slot_rows, true);
+                check_epochs(rows, slots, slot_rows, false);
+            }
+    assert_int_equal(mem_live(), 0);
+}
+
+/* Workers ask for their own slots only, in their own sequence; what they get must not depend on that. */
+static void order_does_not_depend_on_workers(void **state)
+{
+    (void)state;
+    enum { ROWS = 53, SLOTS = 8, SLOT_ROWS = 2, STEPS = 9 };
+    struct error err;
+    struct order order;
+    uint32_t whole[STEPS][SLOTS][SLOT_ROWS] = {0}, taken[SLOT_ROWS];
+    assert_ok(order_create(5, ROWS, SLOTS, SLOT_ROWS, true, &order, &err), &err);
+    for (int step = 0; step < STEPS; step++)
+        for (int slot = 0; slot < SLOTS; slot++)
+            order_slot(&order, step, slot, whole[step][slot]);
+    order_free(&order);
+    for (int workers = 1; workers <= SLOTS; workers++)
+        for (int worker = 0; worker < workers; worker++) {
+            assert_ok(order_create(5, ROWS, SLOTS, SLOT_ROWS, true, &order, &err), &err);
+            struct slot_range range = slots_of_worker(SLOTS, workers, worker);
+            for (int step = STEPS - 1; step >= 0; step--)
+                for (int slot = range.first; slot < range.first + range.count; slot++) {
+                    int n = order_slot(&order, step, slot, taken);
+                    for (int i = 0; i < n; i++)
+                        assert_int_equal(taken[i], whole[step][slot][i]);
+                }
+            order_free(&order);
+        }
+    assert_ok(order_create(6, ROWS, SLOTS, SLOT_ROWS, true, &order, &err), &err);
+    order_slot(&order, 0, 0, taken);
+    assert_true(taken[0] != whole[0][0][0] || taken[1] != whole[0][0][1]); /* another seed, another order */
+    order_free(&order);
+}
+
+static void fewer_rows_than_slots_are_refused(void **state)
+{
+    (void)state;
+    struct error err;
+    struct order order;
+    assert_refused(order_create(1, 7, 8, 1, true, &order, &err), STATUS_DATA, &err, "7 rows, fewer than the 8 slots");
+    assert_ok(order_create(1, 8, 8, 4, true, &order, &err), &err);
+    uint32_t taken[4];
+    assert_int_equal(order_slot(&order, 0, 0, taken), 4);
+    assert_int_equal(order_slot(&order, 0, 2, taken), 0);
+    order_free(&order);
+}
+
+static void spans_have_names(void **state)
+{
+    (void)state;
+    assert_string_equal(span_name(SPAN_PROMPT), "prompt");
+    assert_string_equal(span_name(SPAN_THOUGHT), "thought");
+    assert_string_equal(span_name(SPAN_ANSWER), "answer");
+    assert_string_equal(span_name(SPAN_END), "end");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(labels_are_the_next_token), cmocka_unit_test(weight_zero_takes_no_loss),
+        cmocka_unit_test(memory_may_run_out), cmocka_unit_test(every_row_once_per_epoch),
+        cmocka_unit_test(order_does_not_depend_on_workers), cmocka_unit_test(fewer_rows_than_slots_are_refused),
+        cmocka_unit_test(spans_have_names)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
