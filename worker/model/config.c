@@ -23,7 +23,14 @@ static const struct family families[] = {
 enum { FAMILIES = sizeof families / sizeof *families };
 
 /* Bounds that no real model comes near and that keep every product of two sizes far inside int64. */
-enum { MAX_WIDTH = 1 << 20, MAX_LAYERS = 4096, MAX_HEADS = 4096, MAX_HEAD_DIM = 4096, MAX_VOCAB = 1 << 24, MAX_POSITIONS = 1 << 30 };
+enum {
+    MAX_WIDTH = 1 << 20,
+    MAX_LAYERS = 4096,
+    MAX_HEADS = 4096,
+    MAX_HEAD_DIM = 4096,
+    MAX_VOCAB = 1 << 24,
+    MAX_POSITIONS = 1 << 30
+};
 
 static enum status get_bounded(const struct json *object, const char *key, const char *where, int64_t low, int64_t high,
                                int64_t *out, struct error *err)
@@ -65,7 +72,8 @@ static enum status get_positive_float(const struct json *object, const char *key
     return STATUS_OK;
 }
 
-static enum status find_family(const struct json *object, const char *where, const struct family **out, struct error *err)
+static enum status find_family(const struct json *object, const char *where, const struct family **out,
+                               struct error *err)
 {
     const char *name = NULL;
     TRY(json_get_string(object, "model_type", where, &name, err));
@@ -188,7 +196,8 @@ static enum status read_rope(const struct json *object, const char *where, struc
 }
 
 /* A switch that must be off. */
-static enum status refuse_true(const struct json *object, const char *key, const char *where, const char *why, struct error *err)
+static enum status refuse_true(const struct json *object, const char *key, const char *where, const char *why,
+                               struct error *err)
 {
     bool on = false;
     TRY(json_get_bool(object, key, where, &on, err));
@@ -206,7 +215,7 @@ static enum status refuse_unsupported(const struct json *object, const char *whe
     if (strcmp(activation, "silu"))
         FAIL(err, STATUS_DATA, "%s: hidden_act '%s' is not supported; supported is silu", where, activation);
     if (family->type == MODEL_LLAMA) {
-        TRY(refuse_true(object, "attention_bias", where, "biases in the attention of a llama model are not supported", err));
+        TRY(refuse_true(object, "attention_bias", where, "attention biases of llama models are not supported", err));
         TRY(refuse_true(object, "mlp_bias", where, "biases in the MLP are not supported", err));
     }
     TRY(refuse_true(object, "use_sliding_window", where, "sliding-window attention is not supported", err));
@@ -218,7 +227,7 @@ static enum status refuse_unsupported(const struct json *object, const char *whe
                  kind ? kind : "not a string");
     }
     if (json_kind(json_member(object, "quantization_config")) != JSON_KIND_NULL)
-        FAIL(err, STATUS_DATA, "%s: 'quantization_config': quantized weights are not supported; use F32, F16 or BF16 weights",
+        FAIL(err, STATUS_DATA, "%s: 'quantization_config': quantized weights are not supported; use F32, F16 or BF16",
              where);
     return STATUS_OK;
 }
@@ -307,7 +316,8 @@ static enum status read_generation(const char *path, struct model_config *c, str
     TRY(json_read_file(path, &object, err));
     enum status st = json_kind(object) == JSON_KIND_OBJECT
                          ? read_ends(object, path, c, err)
-                         : error_set(err, STATUS_DATA, "%s: must be an object, found %s", path, json_kind_name(json_kind(object)));
+                         : error_set(err, STATUS_DATA, "%s: must be an object, found %s", path,
+                                     json_kind_name(json_kind(object)));
     json_free(object);
     return st;
 }

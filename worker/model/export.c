@@ -81,7 +81,8 @@ static enum status write_shard(struct export *x, int shard, struct error *err)
     for (int i = 0; i < x->table->count && st == STATUS_OK; i++) {
         const struct param *p = &x->table->items[i];
         if (x->shard_of[i] == shard)
-            tensors[count++] = (struct safetensors_tensor){p->name, x->options->dtype, p->n_dims, p->shape, x->values + p->offset};
+            tensors[count++] = (struct safetensors_tensor){p->name, x->options->dtype, p->n_dims, p->shape,
+                                                           x->values + p->offset};
     }
     if (st == STATUS_OK)
         st = safetensors_write(path, tensors, count, err);
@@ -220,7 +221,8 @@ static enum status make_config(const char *text, size_t size, enum safetensors_d
     TRY(json_parse(text, size, config_name, &config, err));
     enum status st = STATUS_OK;
     if (json_kind(config) != JSON_KIND_OBJECT)
-        st = error_set(err, STATUS_DATA, "%s to export must be an object, found %s", config_name, json_kind_name(json_kind(config)));
+        st = error_set(err, STATUS_DATA, "%s to export must be an object, found %s", config_name,
+                       json_kind_name(json_kind(config)));
     else
         write_config(config, dtype, out);
     json_free(config);
@@ -238,7 +240,8 @@ static enum status check_request(const struct export_file *files, size_t n_files
         FAIL(err, STATUS_USAGE, "a model can be exported as F32 or BF16, not as %s", safetensors_dtype_name(options->dtype));
     for (size_t i = 0; i < n_files; i++)
         if (!*files[i].name || *files[i].name == '.' || strchr(files[i].name, '/') || model_export_owns(files[i].name))
-            FAIL(err, STATUS_DATA, "'%s' cannot go along with an exported model: not a plain file name, or one that the export writes itself",
+            FAIL(err, STATUS_DATA,
+                 "'%s' cannot go along with an exported model: not a plain file name, or one that the export writes itself",
                  files[i].name);
     for (int i = 0; i < table->count; i++)
         if (table->items[i].role != PARAM_TRAINED)

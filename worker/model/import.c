@@ -15,7 +15,8 @@ static enum status check_shape(const struct safetensors_entry *entry, const stru
     char found[128], expected[128];
     safetensors_shape_text(entry->shape, entry->n_dims, found, sizeof found);
     safetensors_shape_text(param->shape, param->n_dims, expected, sizeof expected);
-    FAIL(err, STATUS_DATA, "%s: tensor '%s' has the shape %s, config.json asks for %s: weights and config.json do not belong together",
+    FAIL(err, STATUS_DATA,
+         "%s: tensor '%s' has the shape %s, config.json asks for %s: weights and config.json do not belong together",
          entry->file, entry->name, found, expected);
 }
 

@@ -190,8 +190,9 @@ static enum status place_entries(struct shard *shard, struct span_of_bytes *span
     for (size_t i = 0; i < shard->count; i++) {
         struct safetensors_entry *entry = &shard->entries[spans[i].entry];
         if (spans[i].begin != next || spans[i].end < spans[i].begin)
-            FAIL(err, STATUS_DATA, "%s: tensor '%s': data_offsets [%lld, %lld] must begin at %lld, where the tensor before ends",
-                 path, entry->name, (long long)spans[i].begin, (long long)spans[i].end, (long long)next);
+            FAIL(err, STATUS_DATA,
+                 "%s: tensor '%s': data_offsets [%lld, %lld] must begin at %lld, where the tensor before ends", path,
+                 entry->name, (long long)spans[i].begin, (long long)spans[i].end, (long long)next);
         TRY(check_size(entry, &spans[i], err));
         next = spans[i].end;
     }
@@ -378,7 +379,8 @@ static enum status shard_of(struct safetensors *set, const char *dir, const char
         if (!strcmp(set->shards[i].path, path))
             found = &set->shards[i];
     if (!found && !file_exists(path))
-        st = error_set(err, STATUS_DATA, "%s names the shard '%s' for tensor '%s', but there is no such file; fetch it or mend the index",
+        st = error_set(err, STATUS_DATA,
+                       "%s names the shard '%s' for tensor '%s', but there is no such file; fetch it or mend the index",
                        index_path, file, tensor);
     else if (!found)
         st = set_add_file(set, path, &found, err);
