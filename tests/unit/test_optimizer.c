@@ -62,10 +62,11 @@ static const struct golden goldens[] = {
        0x1.9f0c3ap-4}}},
 };
 
+/* Values are of order one, so rounding is of order 1e-7 also where they cancel (PyTorch fuses some additions). */
 static void check_close(const char *what, const float *got, const float *wanted)
 {
     for (int i = 0; i < GOLDEN_VALUES; i++)
-        if (!(fabsf(got[i] - wanted[i]) <= 3e-7f * fmaxf(fabsf(wanted[i]), 0.1f))) {
+        if (!(fabsf(got[i] - wanted[i]) <= 3e-7f * fmaxf(fabsf(wanted[i]), 0.5f))) {
             print_error("%s, value %d: %a instead of %a\n", what, i, (double)got[i], (double)wanted[i]);
             fail();
         }
