@@ -58,6 +58,7 @@ static void bad_headers_are_refused(void **state)
     refuse_header("{\"a\":1}", 0, "'a' must be described by an object");
     refuse_header("{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "'dtype' must be a string");
     refuse_header("{\"a\":{\"dtype\":\"f32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "unknown dtype 'f32'");
+    refuse_header("{\"a\":{\"dtype\":\"F32\\u0000\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "unknown dtype");
     refuse_header("{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, "'shape' must be an array");
     refuse_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "'data_offsets' must be an array");
     refuse_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "must not be negative");

@@ -59,12 +59,13 @@ void safetensors_shape_text(const int64_t *shape, int n_dims, char *out, size_t 
 static enum status parse_dtype(const struct json *info, const char *path, const char *name,
                                enum safetensors_dtype *out, struct error *err)
 {
-    const char *text = json_to_string(json_member(info, "dtype"), NULL);
+    size_t size;
+    const char *text = json_to_string(json_member(info, "dtype"), &size);
     if (!text)
         FAIL(err, STATUS_DATA, "%s: tensor '%s': 'dtype' must be a string, found %s", path, name,
              json_kind_name(json_kind(json_member(info, "dtype"))));
     for (int i = 0; i < SAFETENSORS_DTYPE_COUNT; i++)
-        if (!strcmp(text, dtypes[i].name)) {
+        if (size == strlen(dtypes[i].name) && !memcmp(text, dtypes[i].name, size)) {
             *out = (enum safetensors_dtype)i;
             return STATUS_OK;
         }
