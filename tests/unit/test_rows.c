@@ -1,0 +1,352 @@
+/* Rows from text to conversations: every format, and every bad row with the message a user gets. */
+#include "tests/support/cmocka_all.h"
+
+#include "common/memory.h"
+#include "worker/data/jsonl.h"
+#include "worker/data/rows.h"
+
+struct fixture {
+    struct json *json;
+    struct arena arena;
+    struct conversation conversation;
+    struct error err;
+};
+
+/* Reads `text` as line 7 of rows.jsonl. format NULL: detected. */
+static enum status read_text(struct fixture *f, const char *format_name, const char *text, bool keep_marks)
+{
+    const struct row_format *format = NULL;
+    struct row_options options = {.keep_calculator_marks = keep_marks};
+    json_free(f->json);
+    f->json = NULL;
+    f->arena.block_bytes = 4096;
+    arena_reset(&f->arena);
+    TRY(json_parse_piece(text, strlen(text), "rows.jsonl", 7, &f->json, &f->err));
+    if (format_name)
+        TRY(row_format_find(format_name, &format, &f->err));
+    else
+        TRY(row_format_detect(f->json, "rows.jsonl", 7, &format, &f->err));
+    return row_read(format, f->json, "rows.jsonl", 7, &options, &f->arena, &f->conversation, &f->err);
+}
+
+static void fixture_free(struct fixture *f)
+{
+    json_free(f->json);
+    arena_free(&f->arena);
+    assert_int_equal(mem_live(), 0);
+}
+
+static void assert_text(const char *bytes, size_t size, const char *wanted)
+{
+    if (size != strlen(wanted) || memcmp(bytes, wanted, size))
+        fail_msg("'%.*s' is not '%s'", (int)size, bytes, wanted);
+}
+
+static void assert_message(const struct fixture *f, int index, enum role role, const char *content, const char *thought)
+{
+    const struct message *m = &f->conversation.messages[index];
+    assert_true(index < f->conversation.count);
+    assert_int_equal(m->role, role);
+    assert_text(m->content, m->content_size, content);
+    assert_int_equal(m->thought != NULL, thought != NULL);
+    if (thought)
+        assert_text(m->thought, m->thought_size, thought);
+}
+
+static void formats_are_recognised(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    assert_ok(read_text(&f, NULL, "{\"question\": \"Q?\", \"thought\": \"T.\", \"answer\": \"A\", \"id\": 3}", false), &f.err);
+    assert_int_equal(f.conversation.count, 2);
+    assert_message(&f, 0, ROLE_USER, "Q?", NULL);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", "T.");
+    assert_true(f.conversation.messages[1].supervised && !f.conversation.messages[0].supervised);
+    assert_true(f.conversation.weight == 1);
+
+    assert_ok(read_text(&f, NULL, "{\"question\": \"Q?\", \"answer\": \"8/2=<<8/2=4>>4\\nso 4 < 5 << 6\\n#### 1,004\", \"weight\": 0.5}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "1,004", "8/2=4\nso 4 < 5 << 6");
+    assert_true(f.conversation.weight == 0.5f);
+    assert_ok(read_text(&f, "gsm8k", "{\"question\": \"Q?\", \"answer\": \"8/2=<<8/2=4>>4\\n#### 3 is not it\\n#### 4\"}", true), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "4", "8/2=<<8/2=4>>4\n#### 3 is not it");
+    assert_ok(read_text(&f, "gsm8k", "{\"question\": \"Q?\", \"answer\": \"#### 4\"}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "4", NULL);
+
+    assert_ok(read_text(&f, NULL, "{\"prompt\": \"P\", \"completion\": \"<think>\\nT\\n</think>\\n\\nA\"}", false), &f.err);
+    assert_message(&f, 0, ROLE_USER, "P", NULL);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", "T");
+    assert_ok(read_text(&f, NULL, "{\"prompt\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": \"P\"}],"
+                                  " \"completion\": [{\"role\": \"assistant\", \"content\": \"A\"}]}", false), &f.err);
+    assert_int_equal(f.conversation.count, 3);
+    assert_message(&f, 0, ROLE_SYSTEM, "S", NULL);
+    assert_message(&f, 2, ROLE_ASSISTANT, "A", NULL);
+    fixture_free(&f);
+}
+
+#define TURNS(content) "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", " content "}]}"
+
+static void thoughts_are_split_off(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    assert_ok(read_text(&f, NULL, TURNS("\"content\": \"A\", \"reasoning_content\": \" T \""), false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", "T");
+    assert_ok(read_text(&f, NULL, TURNS("\"content\": \"A\", \"reasoning_content\": null"), false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL);
+    assert_ok(read_text(&f, NULL, TURNS("\"content\": \"A\", \"reasoning_content\": \"\""), false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL);
+    assert_ok(read_text(&f, NULL, TURNS("\"content\": \" T\\n</think>\\n\\nA, not </think>\""), false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A, not </think>", "T"); /* the opening tag was in the prompt */
+    assert_ok(read_text(&f, NULL, TURNS("\"content\": \"<think>\\n\\n</think>\\n\\nA\""), false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL);
+    assert_ok(read_text(&f, NULL, TURNS("\"content\": \" plain answer \""), false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, " plain answer ", NULL);
+    fixture_free(&f);
+}
+
+static void message_weights_count(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    static const char two[] = "{\"weight\": 0.5, \"messages\": [{\"role\": \"user\", \"content\": \"Q\"},"
+                              "{\"role\": \"assistant\", \"content\": \"A\", %s}, {\"role\": \"user\", \"content\": \"R\"},"
+                              "{\"role\": \"assistant\", \"content\": \"B\", %s}]}";
+    char text[512];
+    snprintf(text, sizeof text, two, "\"loss\": false", "\"weight\": 3");
+    assert_ok(read_text(&f, NULL, text, false), &f.err);
+    assert_false(f.conversation.messages[1].supervised);
+    assert_true(f.conversation.messages[3].supervised);
+    assert_true(f.conversation.weight == 1.5f);
+    snprintf(text, sizeof text, two, "\"loss_scale\": 2", "\"weight\": 3");
+    assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "messages[3] has the weight 3 and an earlier turn 2");
+    snprintf(text, sizeof text, two, "\"loss\": false", "\"weight\": 0");
+    assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "no assistant message takes loss");
+    snprintf(text, sizeof text, two, "\"loss\": 1", "\"weight\": 0");
+    assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "messages[1].loss must be true or false, found an integer");
+    snprintf(text, sizeof text, two, "\"weight\": -1", "\"weight\": 0");
+    assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "messages[1].weight must be a number from 0");
+    /* Turns of a prompt are never trained. */
+    assert_ok(read_text(&f, NULL,
+                        "{\"prompt\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\"},"
+                        "{\"role\": \"user\", \"content\": \"R\"}], \"completion\": \"B\"}", false), &f.err);
+    assert_false(f.conversation.messages[1].supervised);
+    assert_true(f.conversation.messages[3].supervised);
+    fixture_free(&f);
+}
+
+static void bad_rows_are_explained(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *format, *row, *message;
+    } cases[] = {
+        {NULL, "{\"question\": \"Q\"", "rows.jsonl:7:16: broken JSON"},
+        {NULL, "{\"question\": \"Q\", \"question\": \"R\"}", "broken JSON: duplicate object key"},
+        {NULL, "[1]", "rows.jsonl:7: a row must be a JSON object with named columns, found an array"},
+        {NULL, "{\"instruction\": \"I\", \"output\": \"O\"}",
+         "rows.jsonl:7: no known format has these columns; found instruction, output; rename them to suit messages (messages), "
+         "qa-cot (question, thought, answer)"},
+        {NULL, "{}", "found none"},
+        {"qa-cot", "{\"question\": \"Q\", \"answer\": \"A\"}",
+         "rows.jsonl:7: format qa-cot needs the columns question, thought, answer; found question, answer; set format: gsm8k"},
+        {"messages", "{\"prompt\": \"Q\", \"completion\": \"A\"}", "set format: prompt-completion"},
+        {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \" \\n\"}", "rows.jsonl:7: 'answer' is empty"},
+        {NULL, "{\"question\": \"\", \"thought\": \"T\", \"answer\": \"A\"}", "'question' is empty"},
+        {NULL, "{\"question\": \"Q\", \"thought\": \"\", \"answer\": \"A\"}", "'thought' is empty"},
+        {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": 5}", "'answer' must be a string, found an integer"},
+        {NULL, "{\"question\": \"Q\", \"thought\": null, \"answer\": \"A\"}", "'thought' must be a string, found null"},
+        {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"a\\u0000b\"}", "'answer' holds a NUL character"},
+        {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\", \"weight\": 0}", "'weight' must be a number above 0"},
+        {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\", \"weight\": \"1\"}", "'weight' must be a number above 0 and at most 1e6, found a string"},
+        {NULL, "{\"question\": \"Q\", \"answer\": \"thought only\"}", "'answer' has no line that begins with '#### '"},
+        {NULL, "{\"question\": \"Q\", \"answer\": \"T\\n####  \"}", "'answer' has nothing behind '#### '"},
+        {NULL, "{\"messages\": \"hello\"}", "'messages' must be an array, found a string"},
+        {NULL, "{\"messages\": []}", "the last message must be an assistant's"},
+        {NULL, "{\"messages\": [\"a\"]}", "messages[0] must be an object with role and content, found a string"},
+        {NULL, "{\"messages\": [{\"content\": \"a\"}]}", "messages[0] has the role '(none)'; allowed are"},
+        {NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", "messages[0] has the role 'tool'; allowed are system, user and assistant"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]}", "messages[0].content must be a string, found an array"},
+        {NULL, "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", "messages[0] has the role 'assistant' at the beginning; the order must be"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "the last message must be an assistant's"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"b\"}]}", "messages[1] has the role 'user' right after 'user'"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"system\", \"content\": \"b\"}]}", "messages[1] has the role 'system' right after 'user'"},
+        {NULL, TURNS("\"content\": \"\""), "messages[1].content is empty"},
+        {NULL, TURNS("\"content\": \"<think>cut\""), "messages[1] opens <think> and never closes it"},
+        {NULL, TURNS("\"content\": \"<think>T</think> \""), "messages[1] has no answer behind </think>"},
+        {NULL, TURNS("\"content\": \"Well <think>T</think>A\""), "messages[1] has text in front of <think>"},
+        {NULL, TURNS("\"content\": \"<think>T</think>A\", \"reasoning_content\": \"U\""), "keep one"},
+        {NULL, TURNS("\"content\": \"A\", \"reasoning_content\": 5"), "messages[1].reasoning_content must be a string, found an integer"},
+        {NULL, "{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"completion\": [{\"role\": \"user\", \"content\": \"b\"}]}", "completion[0] has the role 'user' right after 'user'"},
+        {NULL, "{\"prompt\": \"P\", \"completion\": []}", "the last message must be an assistant's"},
+        {NULL, "{\"prompt\": {}, \"completion\": \"A\"}", "'prompt' must be a string, found an object"},
+    };
+    struct fixture f = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_refused(read_text(&f, cases[i].format, cases[i].row, false), STATUS_DATA, &f.err, cases[i].message);
+    const struct row_format *format;
+    assert_refused(row_format_find("sharegpt", &format, &f.err), STATUS_USAGE, &f.err,
+                   "unknown row format 'sharegpt'; known are auto, messages, qa-cot, gsm8k, prompt-completion");
+    fixture_free(&f);
+}
+
+static void text_is_added_where_it_belongs(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    static const char row[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\", "
+                              "\"weight\": 0}, {\"role\": \"user\", \"content\": \"R\"}, {\"role\": \"assistant\", \"content\": \"B\"}]}";
+    assert_ok(read_text(&f, NULL, row, false), &f.err);
+    assert_ok(conversation_dress(&f.conversation, "Think.", "#### ", &f.arena, &f.err), &f.err);
+    assert_message(&f, 0, ROLE_USER, "Q", NULL);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL);
+    assert_message(&f, 2, ROLE_USER, "R\nThink.", NULL);
+    assert_message(&f, 3, ROLE_ASSISTANT, "#### B", NULL);
+    assert_ok(read_text(&f, NULL, row, false), &f.err);
+    assert_ok(conversation_dress(&f.conversation, "", NULL, &f.arena, &f.err), &f.err);
+    assert_message(&f, 2, ROLE_USER, "R", NULL);
+    fixture_free(&f);
+}
+
+/* Reads all records; each one must parse, and the texts are joined by '|' with their lines in front. */
+static enum status records_of(const char *bytes, size_t size, char out[256], struct error *err)
+{
+    struct jsonl reader;
+    struct jsonl_record record;
+    bool found;
+    jsonl_over("f", bytes, size, &reader);
+    out[0] = '\0';
+    for (;;) {
+        TRY(jsonl_next(&reader, &record, &found, err));
+        if (!found)
+            return STATUS_OK;
+        struct json *json;
+        TRY(jsonl_parse(&reader, &record, &json, err));
+        json_free(json);
+        size_t n = strlen(out);
+        snprintf(out + n, 256 - n, "%s%d:%.*s", n ? "|" : "", (int)record.line, (int)record.size, record.text);
+    }
+}
+
+static void records_are_found(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *records;
+    } cases[] = {
+        {"{\"a\":1}\n{\"b\":2}\n", "1:{\"a\":1}|2:{\"b\":2}"},
+        {"\xEF\xBB\xBF{\"a\":1}\r\n\r\n{\"b\":2}", "1:{\"a\":1}|3:{\"b\":2}"},
+        {"", ""},
+        {"\n \n", ""},
+        {"[]", ""},
+        {"[ ]\n", ""},
+        {"[{\"a\":\"],[\\\"\"},\n {\"b\":[1,2]}]", "1:{\"a\":\"],[\\\"\"}|2: {\"b\":[1,2]}"},
+        {"\xEF\xBB\xBF\n[\n{\"a\":1}\n,\n{\"b\":\n2}\n]\n", "3:{\"a\":1}|5:{\"b\":\n2}"},
+    };
+    struct error err;
+    char found[256];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_ok(records_of(cases[i].text, strlen(cases[i].text), found, &err), &err);
+        assert_string_equal(found, cases[i].records);
+    }
+    assert_int_equal(mem_live(), 0);
+}
+
+static void broken_files_are_explained(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t size;
+        const char *message;
+    } cases[] = {
+        {"{\"a\":1}\n{\"b\":}\n", 0, "f:2:6: broken JSON"},
+        {"{\"a\":1}{\"b\":2}\n", 0, "f:1:8: broken JSON"},
+        {"{\"a\":\"\xff\"}", 0, "f:1:7: invalid UTF-8 (0xff) at byte 6 of the file"},
+        {"\xEF\xBB\xBF{}\n{\"a\":\"\xc3\x28\"}", 0, "f:2:7: invalid UTF-8 (0xc3) at byte 12 of the file"},
+        {"{\"a\":\"\xed\xa0\x80\"}", 0, "invalid UTF-8 (0xed)"},
+        {"{\"a\":\"\xe2\x82", 0, "invalid UTF-8 (0xe2)"},
+        {"{\"a\":\"\xf5\x80\x80\x80\"}", 0, "invalid UTF-8 (0xf5)"},
+        {"{\"a\":\"\xc0\x80\"}", 0, "invalid UTF-8 (0xc0)"},
+        {"{\"a\":\"x\0y\"}", 12, "f:1:8: a NUL byte (0x00) at byte 7 of the file"},
+        {"{\"a\":\"\\ud800\"}", 0, "f:1:"},
+        {"[{\"a\":1}, {\"b\":2}", 0, "f:1: the array of rows has no ']'"},
+        {"[{\"a\":1}]\n{\"b\":2}", 0, "f:2: text after the ']'"},
+        {"[{\"a\":1},]", 0, "f:1:"},
+        {"[,{\"a\":1}]", 0, "f:1:"},
+        {"[\n{\"a\":1},\n  {\"b\" 2}\n]", 0, "f:3:8: broken JSON"},
+        {"{\n  \"a\": 1\n}\n", 0, "f:1:1: broken JSON"},
+    };
+    struct error err;
+    char found[256];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t size = cases[i].size ? cases[i].size : strlen(cases[i].text);
+        assert_refused(records_of(cases[i].text, size, found, &err), STATUS_DATA, &err, cases[i].message);
+    }
+    struct jsonl reader;
+    assert_refused(jsonl_open("/nonexistent/rows.jsonl", &reader, &err), STATUS_DATA, &err, "/nonexistent/rows.jsonl");
+    assert_int_equal(mem_live(), 0);
+}
+
+/* Reads a whole shared file; every row must be good. */
+static int64_t read_file(const char *path, int64_t *thoughts)
+{
+    struct jsonl reader;
+    struct jsonl_record record;
+    struct fixture f = {0};
+    const struct row_format *format = NULL;
+    struct row_options options = {0};
+    bool found;
+    int64_t rows = 0;
+    assert_ok(jsonl_open(path, &reader, &f.err), &f.err);
+    for (;; rows++) {
+        assert_ok(jsonl_next(&reader, &record, &found, &f.err), &f.err);
+        if (!found)
+            break;
+        assert_ok(jsonl_parse(&reader, &record, &f.json, &f.err), &f.err);
+        if (!format)
+            assert_ok(row_format_detect(f.json, path, record.line, &format, &f.err), &f.err);
+        assert_ok(row_read(format, f.json, path, record.line, &options, &f.arena, &f.conversation, &f.err), &f.err);
+        const struct message *last = &f.conversation.messages[f.conversation.count - 1];
+        *thoughts += last->thought != NULL;
+        assert_null(last->thought ? memmem(last->thought, last->thought_size, "<<", 2) : NULL);
+        json_free(f.json);
+        f.json = NULL;
+        arena_reset(&f.arena);
+    }
+    jsonl_close(&reader);
+    fixture_free(&f);
+    return rows;
+}
+
+static void gsm8k_is_read_whole(void **state)
+{
+    (void)state;
+    const char *path = shared_data("cot/gsm8k/train.jsonl");
+    if (!path)
+        skip();
+    int64_t thoughts = 0;
+    assert_int_equal(read_file(path, &thoughts), 7473);
+    assert_int_equal(thoughts, 7473);
+}
+
+static void esft_messages_are_read_whole(void **state)
+{
+    (void)state;
+    const char *path = shared_data("esft/train/intent.jsonl");
+    if (!path)
+        skip();
+    int64_t thoughts = 0;
+    assert_int_equal(read_file(path, &thoughts), 7280);
+    assert_int_equal(thoughts, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(formats_are_recognised), cmocka_unit_test(thoughts_are_split_off),
+        cmocka_unit_test(message_weights_count), cmocka_unit_test(bad_rows_are_explained),
+        cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(records_are_found),
+        cmocka_unit_test(broken_files_are_explained), cmocka_unit_test(gsm8k_is_read_whole),
+        cmocka_unit_test(esft_messages_are_read_whole)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
