@@ -14,11 +14,13 @@ struct retention {
 
 enum { RETENTION_ALWAYS_KEPT = 2 };
 
-/* Marks in remove[count] which of the ascending steps go. best_step < 0: there is none. */
-void retention_choose(const struct retention *retention, const int64_t *steps, int count, int64_t best_step, bool *remove);
+/* Marks in remove[count] which of the ascending steps go, now that `latest_step` is the newest of the run. Later steps
+ * belong to a run that was given up (someone resumed before them): they neither count nor go. best_step < 0: none. */
+void retention_choose(const struct retention *retention, const int64_t *steps, int count, int64_t latest_step,
+                      int64_t best_step, bool *remove);
 /* Removes snapshots of `dir` accordingly and what killed writers left behind (temporary files). The number of snapshots
  * removed goes to `removed` (may be NULL). */
-enum status retention_prune(const struct retention *retention, const char *dir, int64_t best_step, int *removed,
-                            struct error *err);
+enum status retention_prune(const struct retention *retention, const char *dir, int64_t latest_step, int64_t best_step,
+                            int *removed, struct error *err);
 
 #endif

@@ -46,6 +46,8 @@ enum { SNAPSHOT_FORMAT = 1, SNAPSHOT_MAX_STATES = 4, SNAPSHOT_STRING_SIZE = 128 
     FIELD(INT, best_step, "step of the best value; -1: none yet")                               \
     FIELD(STRING, digest, "hash of all parameters and optimizer states in table order")
 
+enum snapshot_kind { SNAPSHOT_INT, SNAPSHOT_REAL, SNAPSHOT_STRING };
+
 #define SNAPSHOT_MEMBER_INT(name) int64_t name;
 #define SNAPSHOT_MEMBER_REAL(name) double name;
 #define SNAPSHOT_MEMBER_STRING(name) char name[SNAPSHOT_STRING_SIZE];
@@ -53,6 +55,15 @@ enum { SNAPSHOT_FORMAT = 1, SNAPSHOT_MAX_STATES = 4, SNAPSHOT_STRING_SIZE = 128 
 struct snapshot_meta {
     SNAPSHOT_FIELDS(SNAPSHOT_MEMBER)
 };
+
+/* The rows above as data. */
+struct snapshot_field {
+    enum snapshot_kind kind;
+    const char *name, *description;
+    size_t offset; /* in struct snapshot_meta */
+};
+extern const struct snapshot_field snapshot_fields[];
+extern const int snapshot_field_count;
 
 /* A UTF-8 text: a dataset below /run (config, options, history) or a file of the model folder below /run/files. */
 struct snapshot_text {
@@ -114,8 +125,9 @@ struct snapshot;
 /* Opens a whole, complete file of a known format after checking every byte of it; else STATUS_DATA with the reason
  * (STATUS_IO, STATUS_NOMEM where the system is to blame). */
 enum status snapshot_open(const char *path, struct snapshot **out, struct error *err);
-/* Opens the newest good snapshot of a folder: the one `latest` names or a newer complete one; damaged ones are passed over and
- * described in `warnings` (one line each; may be NULL). STATUS_DATA when there is none. */
+/* Opens the newest good snapshot of a folder: the one that `latest` names, else older ones, else any (files newer than
+ * `latest` come from a run that was given up or killed while it published). Damaged ones are passed over and described
+ * in `warnings` (one line each; may be NULL). STATUS_DATA when there is none. */
 enum status snapshot_open_latest(const char *dir, struct snapshot **out, struct text *warnings, struct error *err);
 void snapshot_close(struct snapshot *snapshot);
 
@@ -129,11 +141,10 @@ const char *snapshot_state_name(const struct snapshot *snapshot, int state);
 /* The shard table; returns the number of rows. */
 int snapshot_shards(const struct snapshot *snapshot, const struct snapshot_shard **out);
 
-/* STATUS_DATA naming the first tensor that is missing, extra or of another shape or place than in `table`. */
+/* STATUS_DATA naming the first tensor that is missing, extra, frozen or of another shape than in `table`. */
 enum status snapshot_check(const struct snapshot *snapshot, const struct params *table, struct error *err);
 /* Reads into flat arrays laid out by `table` (checked as above), verifying each tensor's checksum; padding becomes
- * zero. values or single states may be NULL: not wanted. n_states is 0 or the file's number, and their names must be
- * the file's, in its order. */
+ * zero. `values` may be NULL: not wanted. Any of the file's states may be asked for, by name. */
 struct snapshot_target {
     const char *name;
     float *values; /* [table->values] */
@@ -154,5 +165,7 @@ const char *snapshot_file_at(const struct snapshot *snapshot, int index);
 
 /* Steps of the snapshots in a folder by file name, ascending; mem_free. An absent folder has none. */
 enum status snapshot_list(const char *dir, int64_t **steps, int *count, struct error *err);
+/* The step that dir/latest names, -1 when there is no such file or it makes no sense. */
+int64_t snapshot_latest_step(const char *dir);
 
 #endif
