@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/checksum.h"
 #include "common/memory.h"
 #include "common/rng.h"
 
@@ -80,6 +81,24 @@ void params_initialise(const struct params *table, uint64_t seed, float *values)
                      : p->init == INIT_ONES ? 1.0f
                                             : 0.0f;
     }
+}
+
+void params_fingerprint(const struct params *table, char hex[DIGEST_HEX_SIZE])
+{
+    struct digest *digest = digest_new();
+    if (!digest) {
+        memset(hex, '0', DIGEST_HEX_SIZE - 1);
+        hex[DIGEST_HEX_SIZE - 1] = '\0';
+        return;
+    }
+    for (int i = 0; i < table->count; i++) {
+        const struct param *p = &table->items[i];
+        int64_t numbers[] = {p->role, p->n_dims, p->offset};
+        digest_add_string(digest, p->name);
+        digest_add(digest, numbers, sizeof numbers);
+        digest_add(digest, p->shape, (size_t)p->n_dims * sizeof *p->shape);
+    }
+    digest_finish(digest, hex);
 }
 
 struct chunks chunks_make(int64_t values, int64_t chunk_values)

@@ -47,6 +47,10 @@ void params_free(struct params *table);
 /* Fills the flat space with initial values: a pure function of (seed, tensor name). */
 void params_initialise(const struct params *table, uint64_t seed, float *values);
 
+/* Hash of all names, shapes and places: ranks that agree on it speak of the same flat space. hex: DIGEST_HEX_SIZE
+ * of common/checksum.h; all zeros when memory is short. */
+void params_fingerprint(const struct params *table, char hex[33]);
+
 struct chunks {
     int64_t values;       /* length of the flat space */
     int64_t chunk_values; /* values per chunk; the last one may be shorter */

@@ -1,1 +1,1 @@
-list(APPEND WORKER_SOURCES train/accumulate.c)
+list(APPEND WORKER_SOURCES train/accumulate.c train/join.c train/loop.c)

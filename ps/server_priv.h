@@ -1,0 +1,57 @@
+/* The server's own state, shared by server.c (life), server_loop.c (events) and server_step.c (what a step does). */
+#ifndef PS_SERVER_PRIV_H
+#define PS_SERVER_PRIV_H
+
+#include "common/memory.h"
+#include "ps/clock.h"
+#include "ps/gather.h"
+#include "ps/server.h"
+#include "ps/session.h"
+
+/* One slot's or one evaluation batch's numbers, once they are here. */
+struct report {
+    bool here;
+    struct slot_report numbers;
+};
+
+struct server {
+    struct server_config config;
+    int workers;
+    struct session *sessions; /* [workers] */
+    bool *said;               /* [workers] scratch of the handshakes: has answered */
+    int n_said;
+    struct clock clock;
+    struct gather *gather;
+    struct arena arena; /* decoded messages, one at a time */
+
+    int64_t step;           /* the step in work, or -1 */
+    struct report *reports; /* [slots] */
+    int n_reports;
+    int eval_set; /* the evaluation in work */
+    struct report *eval_reports;
+    int n_eval, eval_batches;
+
+    int64_t version;         /* step whose parameters the workers were sent; -1: none */
+    uint32_t *crcs;          /* [chunks] of the parameters */
+    struct transfer **sends; /* parameters on their way */
+    int n_sends;
+    uint32_t next_tag;
+
+    int signals;   /* SERVER_SIGNAL_*, ours or reported by a worker, not yet acted upon */
+    bool leaving;  /* dismissal under way: failures of workers no longer count */
+    server_chunk_fn *before_update;
+    void *before_update_context;
+    server_idle_fn *on_idle;
+    void *on_idle_context;
+};
+
+void slot_report_add(struct slot_report *sum, const struct slot_report *more);
+
+/* Packs and posts one message. */
+enum status server_post(struct server *server, int worker, const struct message *message, struct error *err);
+/* Runs the loop until ready() holds. waits_for() names the worker that is awaited (-1: none in particular); `what`
+ * completes "waiting for". A stop signal ends it with STATUS_STOPPED unless `finish` is set. */
+enum status server_wait(struct server *server, bool (*ready)(const struct server *), int (*waits_for)(const struct server *),
+                        const char *what, bool finish, struct error *err);
+
+#endif

@@ -1,0 +1,235 @@
+/* What the server does with its workers: take them in, train a step, evaluate, dismiss.
+ * Must not know: how messages travel. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/memory.h"
+#include "common/timing.h"
+#include "ps/server_priv.h"
+
+enum { FAREWELL_MS = 10000 };
+
+static bool all_said(const struct server *s)
+{
+    return s->n_said == s->workers;
+}
+
+static int first_mute(const struct server *s)
+{
+    for (int w = 0; w < s->workers; w++)
+        if (!s->said[w])
+            return w;
+    return -1;
+}
+
+static void forget_said(struct server *s)
+{
+    memset(s->said, 0, (size_t)s->workers * sizeof *s->said);
+    s->n_said = 0;
+}
+
+enum status server_accept(struct server *s, struct error *err)
+{
+    TRY(server_wait(s, all_said, first_mute, "workers to report", false, err));
+    forget_said(s);
+    for (int w = 0; w < s->workers; w++) {
+        struct message m = {.kind = MESSAGE_WELCOME};
+        m.welcome.workers = s->workers;
+        m.welcome.worker = w;
+        m.welcome.slots = s->config.slots;
+        m.welcome.first_step = s->config.first_step;
+        m.welcome.payload = s->config.config_text;
+        m.welcome.payload_size = s->config.config_size;
+        TRY(server_post(s, w, &m, err));
+    }
+    /* The second greeting says that data and model are loaded. */
+    TRY(server_wait(s, all_said, first_mute, "workers to load data and model", false, err));
+    for (int w = 0; w < s->workers; w++)
+        s->sessions[w].state = SESSION_READY;
+    forget_said(s);
+    return STATUS_OK;
+}
+
+static enum status order(struct server *s, int worker, enum order_action action, int64_t step, int set, int first, int count,
+                         enum status why, const char *text, struct error *err)
+{
+    struct message m = {.kind = MESSAGE_ORDER};
+    m.order.action = action;
+    m.order.step = step;
+    m.order.set = set;
+    m.order.first = first;
+    m.order.count = count;
+    m.order.status = why;
+    m.order.text = text ? text : "";
+    return server_post(s, worker, &m, err);
+}
+
+static void checksum_chunk(void *context, int task, int thread)
+{
+    (void)thread;
+    struct server *s = context;
+    s->crcs[task] = chunk_crc32c(&s->config.shard->chunks, task, s->config.shard->parameters);
+}
+
+/* Announces the parameters of `step` to all workers, in forward order, unless they have them. */
+static enum status publish(struct server *s, int64_t step, struct error *err)
+{
+    if (s->version == step)
+        return STATUS_OK;
+    struct shard *shard = s->config.shard;
+    threads_run(s->config.pool, shard->chunks.count, checksum_chunk, s);
+    for (int c = 0; c < shard->chunks.count; c++)
+        for (int w = 0; w < s->workers; w++) {
+            size_t bytes = (size_t)chunk_size(&shard->chunks, c) * sizeof(float);
+            struct message m = {.kind = MESSAGE_CHUNK};
+            m.chunk.what = CHUNK_PARAMETERS;
+            m.chunk.step = step;
+            m.chunk.chunk = c;
+            m.chunk.bytes = bytes;
+            m.chunk.crc32c = s->crcs[c];
+            m.chunk.tag = s->next_tag;
+            TRY(transport_send(s->config.transport, s->sessions[w].rank, s->next_tag,
+                               shard->parameters + chunk_begin(&shard->chunks, c), bytes, &s->sends[s->n_sends], err));
+            s->n_sends++;
+            s->next_tag = transport_next_tag(s->next_tag);
+            TRY(server_post(s, w, &m, err));
+            session_sent(&s->sessions[w], bytes);
+        }
+    s->version = step;
+    return STATUS_OK;
+}
+
+static bool step_is_in(const struct server *s)
+{
+    return gather_complete(s->gather) && s->n_reports == s->config.slots && s->n_sends == 0;
+}
+
+static int step_waits_for(const struct server *s)
+{
+    int worker = gather_waits_for(s->gather);
+    for (int k = 0; worker < 0 && k < s->config.slots; k++)
+        for (int w = 0; !s->reports[k].here && w < s->workers; w++)
+            if (k >= s->sessions[w].slots.first && k < s->sessions[w].slots.first + s->sessions[w].slots.count)
+                worker = w;
+    return worker;
+}
+
+/* The slot, and through it the worker, whose loss is not a number. */
+static enum status check_losses(struct server *s, int64_t step, struct error *err)
+{
+    for (int k = 0; k < s->config.slots; k++)
+        if (!isfinite(s->reports[k].numbers.loss))
+            FAIL(err, STATUS_NUMERIC, "the loss of slot %d in step %lld is %g; the last snapshot is untouched. Lower the learning "
+                 "rate, or look at the rows of that slot", k, (long long)step + 1, s->reports[k].numbers.loss);
+    return STATUS_OK;
+}
+
+static enum status update(struct server *s, struct server_step *out, struct error *err)
+{
+    const float *const *sums = gather_sums(s->gather);
+    double weight = out->sums.weight;
+    out->learning_rate = schedule_rate(&s->config.schedule, out->step);
+    if (!(weight > 0)) {
+        log_warn("step %lld has no supervised token: no update", (long long)out->step + 1);
+        return STATUS_OK;
+    }
+    struct gradient_norm norm = gradient_norm(s->config.optimizer, s->config.pool, sums, weight);
+    if (norm.non_finite >= 0 || !isfinite(norm.norm)) {
+        char where[256];
+        optimizer_locate(s->config.optimizer, norm.non_finite, where, sizeof where);
+        FAIL(err, STATUS_NUMERIC, "the gradient of %s is not finite in step %lld; the last snapshot is untouched. Lower the "
+             "learning rate or set max_grad_norm", where, (long long)out->step + 1);
+    }
+    out->grad_norm = norm.norm;
+    struct optimizer_scalars scalars = {
+        .learning_rate = out->learning_rate,
+        .step = ++s->config.updates,
+        .scale = gradient_clip(norm.norm, s->config.max_grad_norm) / weight,
+    };
+    out->updated = true;
+    return optimizer_step(s->config.optimizer, s->config.pool, &scalars, s->config.shard, sums, s->before_update,
+                          s->before_update_context, err);
+}
+
+enum status server_train_step(struct server *s, int64_t step, struct server_step *out, struct error *err)
+{
+    int64_t began = time_ms();
+    *out = (struct server_step){.step = step, .slowest_rank = -1};
+    s->step = step;
+    s->n_reports = 0;
+    memset(s->reports, 0, (size_t)s->config.slots * sizeof *s->reports);
+    gather_begin(s->gather, step);
+    for (int w = 0; w < s->workers; w++) {
+        session_step_begin(&s->sessions[w], step, began);
+        s->sessions[w].state = SESSION_COMPUTING;
+        TRY(order(s, w, ORDER_TRAIN, step, 0, 0, 0, STATUS_OK, NULL, err));
+    }
+    TRY(publish(s, step, err));
+    TRY(server_wait(s, step_is_in, step_waits_for, "gradients", false, err));
+    int64_t arrived = time_ms();
+    for (int w = 0; w < s->workers; w++) {
+        session_step_end(&s->sessions[w], arrived);
+        clock_advance(&s->clock, w);
+        s->sessions[w].state = SESSION_READY;
+    }
+    for (int k = 0; k < s->config.slots; k++)
+        slot_report_add(&out->sums, &s->reports[k].numbers);
+    TRY(check_losses(s, step, err));
+    TRY(update(s, out, err));
+    struct session_slowest slowest = sessions_slowest(s->sessions, s->workers);
+    out->slowest_rank = slowest.index < 0 ? -1 : s->sessions[slowest.index].rank;
+    out->slowest_lag_ms = slowest.lag_ms;
+    out->median_lag_ms = slowest.median_ms;
+    out->wait_seconds = (double)(arrived - began) / 1e3;
+    out->seconds = (double)(time_ms() - began) / 1e3;
+    s->step = -1;
+    return STATUS_OK;
+}
+
+static bool evaluation_is_in(const struct server *s)
+{
+    return s->n_eval == s->eval_batches && s->n_sends == 0;
+}
+
+enum status server_evaluate(struct server *s, int64_t step, int set, int batches, struct slot_report *sums, struct error *err)
+{
+    *sums = (struct slot_report){0};
+    struct report *reports = mem_realloc(s->eval_reports, (size_t)batches, sizeof *reports);
+    if (!reports)
+        FAIL(err, STATUS_NOMEM, "no memory to evaluate %d batches", batches);
+    memset(reports, 0, (size_t)batches * sizeof *reports);
+    s->eval_reports = reports;
+    s->eval_batches = batches;
+    s->eval_set = set;
+    s->n_eval = 0;
+    for (int w = 0; w < s->workers; w++) {
+        struct slot_range share = slots_of_worker(batches, s->workers, w);
+        TRY(order(s, w, ORDER_EVALUATE, step, set, share.first, share.count, STATUS_OK, NULL, err));
+    }
+    TRY(publish(s, step, err));
+    TRY(server_wait(s, evaluation_is_in, NULL, "the evaluation", false, err));
+    for (int i = 0; i < batches; i++)
+        slot_report_add(sums, &reports[i].numbers);
+    return STATUS_OK;
+}
+
+static bool all_left(const struct server *s)
+{
+    return all_said(s) && gather_drained(s->gather) && s->n_sends == 0;
+}
+
+bool server_dismiss(struct server *s, enum status why, const char *text)
+{
+    struct error ignored;
+    s->leaving = true;
+    s->config.signals = NULL;
+    s->config.timeout_ms = FAREWELL_MS;
+    forget_said(s);
+    gather_discard(s->gather);
+    for (int w = 0; w < s->workers; w++)
+        if (order(s, w, why == STATUS_OK || why == STATUS_STOPPED ? ORDER_STOP : ORDER_ABORT, -1, 0, 0, 0, why, text, &ignored))
+            return false;
+    return server_wait(s, all_left, first_mute, "workers to leave", true, &ignored) == STATUS_OK;
+}

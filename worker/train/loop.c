@@ -1,0 +1,436 @@
+#include "worker/train/loop.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/checksum.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "common/timing.h"
+#include "proto/messages.h"
+#include "worker/train/accumulate.h"
+#include "worker/train/join.h"
+
+enum { ALIVE_MS = 2000, NOTICE_MS = 10000, FAREWELL_MS = 10000 };
+
+/* A node sum on its way to the server; its buffer is busy until it is whole and every chunk has left. */
+struct outgoing {
+    float *sum; /* NULL while the accumulator still owns it, and when it was given back */
+    int sends;
+};
+
+struct send {
+    struct transfer *transfer;
+    int outgoing; /* index of the node it belongs to */
+};
+
+struct receive {
+    struct transfer *transfer;
+    int chunk;
+    uint32_t crc;
+};
+
+struct loop {
+    struct loop_config config;
+    float *values; /* [table->values] parameters as the server sent them */
+    int64_t version, coming; /* step they belong to: complete / being received */
+    int chunks_in;
+    struct accumulator *accumulator;
+    struct batch batch;
+    struct arena arena; /* decoded messages */
+
+    bool has_order, leave;
+    struct message_order order;
+    char order_text[ERROR_TEXT_SIZE];
+
+    struct slot_node nodes[SLOT_MAX_NODES];
+    int n_nodes;
+    struct outgoing outgoing[SLOT_MAX_NODES];
+    struct send *sends; /* [n_nodes * chunks] */
+    int n_sends;
+    struct receive *receives; /* [chunks] */
+    int n_receives;
+    uint32_t next_tag;
+
+    int64_t step;
+    int node, lowest; /* node in work, and the lowest of its chunks that was announced */
+    bool node_last;   /* its last slot is in work */
+    float *gradients;
+    int64_t alive_ms; /* when the server last heard of us */
+    int64_t heard_ms; /* when we last heard of the server */
+    enum status trouble; /* first failure inside a callback */
+    struct error *err;
+};
+
+static uint32_t chunk_checksum(const struct chunks *chunks, int chunk, const float *values)
+{
+    return crc32c(values + chunk_begin(chunks, chunk), (size_t)chunk_size(chunks, chunk) * sizeof *values);
+}
+
+static enum status post(struct loop *l, const struct message *m, struct error *err)
+{
+    l->alive_ms = time_ms();
+    return frame_post(l->config.transport, l->config.server, m, err);
+}
+
+static enum status take_parameters(struct loop *l, const struct message_chunk *m, struct error *err)
+{
+    const struct chunks *chunks = &l->config.chunks;
+    if (m->what != CHUNK_PARAMETERS || m->chunk < 0 || m->chunk >= chunks->count ||
+        m->bytes != (uint64_t)chunk_size(chunks, m->chunk) * sizeof(float))
+        FAIL(err, STATUS_PEER, "the server announced chunk %d (%llu bytes), which is not in my table of %d chunks", m->chunk,
+             (unsigned long long)m->bytes, chunks->count);
+    if (m->step != l->coming) {
+        l->coming = m->step;
+        l->chunks_in = 0;
+    }
+    struct receive *r = &l->receives[l->n_receives];
+    *r = (struct receive){.chunk = m->chunk, .crc = m->crc32c};
+    TRY(transport_receive(l->config.transport, l->config.server, m->tag, l->values + chunk_begin(chunks, m->chunk),
+                          (size_t)m->bytes, &r->transfer, err));
+    l->n_receives++;
+    return STATUS_OK;
+}
+
+static enum status take_order(struct loop *l, const struct message_order *order)
+{
+    if (order->action == ORDER_STOP || order->action == ORDER_ABORT)
+        l->leave = true;
+    l->order = *order;
+    snprintf(l->order_text, sizeof l->order_text, "%s", order->text);
+    l->has_order = true;
+    return STATUS_OK;
+}
+
+static enum status take_message(struct loop *l, const struct arrival *arrival, struct error *err)
+{
+    struct message m;
+    arena_reset(&l->arena);
+    TRY(frame_decode(arrival->bytes, arrival->size, arrival->source, &l->arena, &m, err));
+    if (arrival->source == l->config.server && m.kind == MESSAGE_CHUNK)
+        return take_parameters(l, &m.chunk, err);
+    if (arrival->source == l->config.server && m.kind == MESSAGE_ORDER)
+        return take_order(l, &m.order);
+    if (arrival->source == l->config.server && m.kind == MESSAGE_ALIVE)
+        return STATUS_OK;
+    FAIL(err, STATUS_PEER, "rank %d sent a worker a message of kind %d", arrival->source, (int)m.kind);
+}
+
+static enum status finish_receives(struct loop *l, struct error *err)
+{
+    for (int i = 0; i < l->n_receives;) {
+        struct receive r = l->receives[i];
+        if (!transport_done(l->config.transport, r.transfer)) {
+            i++;
+            continue;
+        }
+        l->receives[i] = l->receives[--l->n_receives];
+        uint32_t crc = chunk_checksum(&l->config.chunks, r.chunk, l->values);
+        if (crc != r.crc)
+            FAIL(err, STATUS_PEER, "chunk %d of the parameters arrived damaged: checksum %08x, announced %08x", r.chunk, crc, r.crc);
+        if (++l->chunks_in == l->config.chunks.count)
+            l->version = l->coming;
+    }
+    return STATUS_OK;
+}
+
+static void release_if_done(struct loop *l, struct outgoing *out)
+{
+    if (out->sends > 0 || !out->sum)
+        return;
+    accumulator_release(l->accumulator, out->sum);
+    out->sum = NULL;
+}
+
+static void finish_sends(struct loop *l)
+{
+    for (int i = 0; i < l->n_sends;) {
+        if (!transport_done(l->config.transport, l->sends[i].transfer)) {
+            i++;
+            continue;
+        }
+        struct outgoing *out = &l->outgoing[l->sends[i].outgoing];
+        l->sends[i] = l->sends[--l->n_sends];
+        out->sends--;
+        release_if_done(l, out);
+    }
+}
+
+/* Everything that can be done without waiting; also called between the layers of a backward pass. */
+static enum status turn(struct loop *l, bool *active, struct error *err)
+{
+    *active = false;
+    for (;;) {
+        struct arrival arrival;
+        bool arrived;
+        TRY(transport_poll(l->config.transport, &arrival, &arrived, err));
+        if (!arrived)
+            break;
+        *active = true;
+        TRY(take_message(l, &arrival, err));
+    }
+    TRY(finish_receives(l, err));
+    finish_sends(l);
+    struct message m = {.kind = MESSAGE_ALIVE};
+    if (l->config.signals && (m.signal.flags = l->config.signals())) {
+        m.kind = MESSAGE_SIGNAL;
+        return post(l, &m, err);
+    }
+    return time_ms() - l->alive_ms > ALIVE_MS ? post(l, &m, err) : STATUS_OK;
+}
+
+/* Waits until ready() holds; says every ten seconds that it waits for the server. */
+static enum status wait_for(struct loop *l, bool (*ready)(const struct loop *), const char *what, struct error *err)
+{
+    int64_t began = time_ms(), notice = began + NOTICE_MS;
+    l->heard_ms = began;
+    for (;;) {
+        bool active;
+        TRY(turn(l, &active, err));
+        int64_t now = time_ms();
+        if (ready(l))
+            return STATUS_OK;
+        if (active) {
+            l->heard_ms = now;
+            continue;
+        }
+        if (now - l->heard_ms > l->config.timeout_ms)
+            FAIL(err, STATUS_TIMEOUT, "no sign of life from the server (rank %d) for %" PRId64 " s while waiting for %s",
+                 l->config.server, (now - l->heard_ms) / 1000, what);
+        if (now >= notice) {
+            log_debug("waiting for %s of the server (rank %d) since %" PRId64 " s", what, l->config.server, (now - began) / 1000);
+            notice = now + NOTICE_MS;
+        }
+        transport_idle(l->config.transport, l->n_sends + l->n_receives > 0);
+    }
+}
+
+static bool has_order(const struct loop *l)
+{
+    return l->has_order;
+}
+
+/* Parameters of the ordered step are here; being told to leave ends the wait, too. */
+static bool has_parameters(const struct loop *l)
+{
+    return l->version == l->order.step || l->leave;
+}
+
+static bool nothing_moves(const struct loop *l)
+{
+    return l->n_sends + l->n_receives == 0;
+}
+
+/* The end of a step: all gradients are fetched. */
+static bool sends_are_done(const struct loop *l)
+{
+    return l->n_sends == 0 || l->leave;
+}
+
+static bool may_leave(const struct loop *l)
+{
+    return l->leave && nothing_moves(l);
+}
+
+/* Announces the chunks of the node in work from `lowest` up to those that were announced before. */
+static enum status announce(struct loop *l, int lowest, struct error *err)
+{
+    const struct chunks *chunks = &l->config.chunks;
+    struct outgoing *out = &l->outgoing[l->node];
+    while (l->lowest > lowest) {
+        int chunk = --l->lowest;
+        struct message m = {.kind = MESSAGE_CHUNK};
+        m.chunk.what = CHUNK_GRADIENT;
+        m.chunk.step = l->step;
+        m.chunk.chunk = chunk;
+        m.chunk.level = l->nodes[l->node].level;
+        m.chunk.index = l->nodes[l->node].index;
+        m.chunk.bytes = (uint64_t)chunk_size(chunks, chunk) * sizeof(float);
+        m.chunk.crc32c = chunk_checksum(chunks, chunk, l->gradients);
+        m.chunk.tag = l->next_tag;
+        struct send *send = &l->sends[l->n_sends];
+        send->outgoing = l->node;
+        TRY(transport_send(l->config.transport, l->config.server, l->next_tag, l->gradients + chunk_begin(chunks, chunk),
+                           m.chunk.bytes, &send->transfer, err));
+        l->n_sends++;
+        out->sends++;
+        l->next_tag = transport_next_tag(l->next_tag);
+        TRY(post(l, &m, err));
+    }
+    return STATUS_OK;
+}
+
+/* Called between the layers of a backward pass: what is final is summed and announced, messages move on. */
+static void gradient_ready(void *context, int64_t first)
+{
+    struct loop *l = context;
+    bool active;
+    if (l->trouble != STATUS_OK)
+        return;
+    int lowest = accumulator_advance(l->accumulator, first);
+    if (l->node_last)
+        l->trouble = announce(l, lowest, l->err);
+    if (l->trouble == STATUS_OK)
+        l->trouble = turn(l, &active, l->err);
+}
+
+static void report_of(const struct loss_sums *sums, struct slot_report *out)
+{
+    *out = (struct slot_report){.loss = sums->loss, .weight = sums->weight, .correct = sums->correct, .tokens = sums->tokens};
+    for (int i = 0; i < SPAN_COUNT; i++) {
+        out->span_loss[i] = sums->span_loss[i];
+        out->span_count[i] = sums->span_count[i];
+    }
+}
+
+static enum status run_slot(struct loop *l, int slot, int number, int count, struct error *err)
+{
+    struct loss_sums sums = {0};
+    int64_t began = time_ms();
+    l->err = err;
+    l->trouble = STATUS_OK;
+    l->node_last = number == count - 1;
+    l->lowest = l->config.chunks.count;
+    TRY(accumulator_begin(l->accumulator, number, count, &l->gradients, err));
+    TRY(l->config.source.train(l->config.source.context, l->step, slot, &l->batch, err));
+    if (l->batch.n_tokens > 0) {
+        enum status st = model_gradient(l->config.model, l->values, &l->batch, l->gradients, gradient_ready, l, &sums, err);
+        if (st != STATUS_OK) {
+            error_prefix(err, "step %" PRId64 ", slot %d", l->step + 1, slot);
+            return st;
+        }
+    } else {
+        /* The end of an epoch can leave later slots without rows. */
+        memset(l->gradients, 0, (size_t)l->config.chunks.values * sizeof *l->gradients);
+        gradient_ready(l, 0);
+    }
+    TRY(l->trouble);
+    accumulator_end(l->accumulator, &l->outgoing[l->node].sum);
+    release_if_done(l, &l->outgoing[l->node]);
+    struct message m = {.kind = MESSAGE_SLOT};
+    m.slot.step = l->step;
+    m.slot.slot = slot;
+    report_of(&sums, &m.slot.numbers);
+    m.slot.numbers.compute_us = (time_ms() - began) * 1000;
+    return post(l, &m, err);
+}
+
+static enum status train_step(struct loop *l, struct error *err)
+{
+    l->step = l->order.step;
+    for (l->node = 0; l->node < l->n_nodes; l->node++) {
+        struct slot_range covered = slot_node_range(l->nodes[l->node], l->config.slots);
+        for (int k = 0; k < covered.count && !l->leave; k++)
+            TRY(run_slot(l, covered.first + k, k, covered.count, err));
+        if (l->leave)
+            break; /* what was announced must still be fetched, so the buffers stay as they are */
+    }
+    return STATUS_OK;
+}
+
+static enum status evaluate(struct loop *l, const struct message_order *order, struct error *err)
+{
+    bool active;
+    for (int i = 0; i < order->count && !l->leave; i++) {
+        struct loss_sums sums = {0};
+        int index = order->first + i;
+        TRY(l->config.source.evaluate(l->config.source.context, order->set, index, &l->batch, err));
+        TRY(model_loss(l->config.model, l->values, &l->batch, &sums, err));
+        struct message m = {.kind = MESSAGE_EVAL};
+        m.eval.set = order->set;
+        m.eval.batch = index;
+        report_of(&sums, &m.eval.numbers);
+        TRY(post(l, &m, err));
+        TRY(turn(l, &active, err));
+    }
+    return STATUS_OK;
+}
+
+/* Obeys orders until told to leave. */
+static enum status obey(struct loop *l, struct error *err)
+{
+    for (;;) {
+        TRY(wait_for(l, has_order, "an order", err));
+        l->has_order = false;
+        if (l->leave)
+            return STATUS_OK;
+        struct message_order order = l->order;
+        TRY(wait_for(l, has_parameters, "parameters", err));
+        if (l->leave)
+            continue;
+        TRY(order.action == ORDER_EVALUATE ? evaluate(l, &order, err) : train_step(l, err));
+        TRY(wait_for(l, sends_are_done, "the server to fetch gradients", err));
+    }
+}
+
+static void loop_free(struct loop *l)
+{
+    for (int i = 0; i < SLOT_MAX_NODES; i++)
+        if (l->outgoing[i].sum)
+            mem_free_aligned(l->outgoing[i].sum);
+    accumulator_free(l->accumulator);
+    mem_free_aligned(l->values);
+    mem_free(l->sends);
+    mem_free(l->receives);
+    batch_free(&l->batch);
+    arena_free(&l->arena);
+    mem_free(l);
+}
+
+static enum status loop_create(const struct loop_config *config, struct loop **out, struct error *err)
+{
+    struct loop *l = mem_alloc(1, sizeof *l);
+    if (!l)
+        FAIL(err, STATUS_NOMEM, "no memory for the training loop");
+    l->config = *config;
+    l->version = l->coming = -1;
+    l->next_tag = 1;
+    l->n_nodes = slot_nodes_of_range(config->range, config->slots, l->nodes);
+    l->values = mem_alloc_aligned((size_t)config->table->values, sizeof(float));
+    l->sends = mem_alloc((size_t)l->n_nodes * (size_t)config->chunks.count, sizeof *l->sends);
+    l->receives = mem_alloc((size_t)config->chunks.count, sizeof *l->receives);
+    enum status st = STATUS_OK;
+    if (!l->values || !l->sends || !l->receives)
+        st = error_set(err, STATUS_NOMEM, "no memory for %" PRId64 " parameters", config->table->values);
+    if (st == STATUS_OK)
+        st = accumulator_create(&config->chunks, config->pool, &l->accumulator, err);
+    if (st != STATUS_OK) {
+        loop_free(l);
+        return st;
+    }
+    *out = l;
+    return STATUS_OK;
+}
+
+/* Leaves in good order: says why if it is our own failure, lets the server fetch what was announced, says goodbye. */
+static void farewell(struct loop *l, enum status st, const struct error *why)
+{
+    struct error ignored;
+    l->config.signals = NULL;
+    l->config.timeout_ms = FAREWELL_MS;
+    if (st != STATUS_OK && !l->leave)
+        worker_report_failure(l->config.transport, l->config.server, st, why);
+    if (wait_for(l, may_leave, "permission to leave", &ignored) == STATUS_OK)
+        post(l, &(struct message){.kind = MESSAGE_BYE}, &ignored);
+}
+
+enum status worker_loop(const struct loop_config *config, struct error *err)
+{
+    struct loop *l;
+    enum status st = loop_create(config, &l, err);
+    if (st != STATUS_OK) {
+        worker_fail(config->transport, config->server, st, err);
+        return st;
+    }
+    char fingerprint[DIGEST_HEX_SIZE];
+    params_fingerprint(config->table, fingerprint);
+    st = worker_greet(config->transport, config->server, threads_count(config->pool), fingerprint, err);
+    if (st == STATUS_OK)
+        st = obey(l, err);
+    farewell(l, st, err);
+    if (st == STATUS_OK && l->order.status != STATUS_OK)
+        st = error_set(err, (enum status)l->order.status, "%s", l->order_text);
+    loop_free(l);
+    return st;
+}
