@@ -94,7 +94,7 @@ static enum status write_array(struct h5 *file, const struct snapshot_view *view
         if (state)
             continue;
         TRY(h5_set_string(file, path, "role", "trained", err));
-        TRY(h5_set_string(file, path, "decay", p->decay ? "yes" : "no", err));
+        TRY(h5_set_int(file, path, "decay", p->decay, err));
     }
     return STATUS_OK;
 }
@@ -161,7 +161,7 @@ static void fill_meta(const struct snapshot_view *view, struct snapshot_meta *me
     meta->format_version = SNAPSHOT_FORMAT;
     snprintf(meta->program, sizeof meta->program, "LoAR");
     snprintf(meta->version, sizeof meta->version, "%s", LOAR_VERSION);
-    snprintf(meta->build, sizeof meta->build, "gcc %s", __VERSION__);
+    snprintf(meta->build, sizeof meta->build, "cc %s", __VERSION__);
     time_t now = time(NULL);
     struct tm utc;
     strftime(meta->created, sizeof meta->created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));

@@ -75,19 +75,18 @@ static enum status read_state_names(struct snapshot *s, struct error *err)
 static enum status add_tensor(struct snapshot *s, const char *name, struct error *err)
 {
     char path[SNAPSHOT_PATH_SIZE];
-    char decay[8];
     int n_dims;
-    int64_t shape[H5_MAX_DIMS];
+    int64_t shape[H5_MAX_DIMS], decay;
     const unsigned char *bytes;
     TRY(snapshot_object(path, NULL, NULL, name, err));
     TRY(h5_read_floats(s->file, path, &n_dims, shape, &bytes, err));
-    TRY(h5_get_string(s->file, path, "decay", decay, sizeof decay, err));
+    TRY(h5_get_int(s->file, path, "decay", &decay, err));
     if (n_dims > PARAM_MAX_DIMS)
         FAIL(err, STATUS_DATA, "'%s': tensor '%s' has %d dimensions, at most %d are allowed", s->path, name, n_dims,
              PARAM_MAX_DIMS);
     if (params_find(&s->table, name) >= 0)
         FAIL(err, STATUS_DATA, "'%s': tensor '%s' is listed twice", s->path, name);
-    struct param param = {.name = (char *)name, .n_dims = n_dims, .role = PARAM_TRAINED, .decay = !strcmp(decay, "yes")};
+    struct param param = {.name = (char *)name, .n_dims = n_dims, .role = PARAM_TRAINED, .decay = decay != 0};
     memcpy(param.shape, shape, (size_t)n_dims * sizeof *shape);
     return params_add(&s->table, &param, NULL, err);
 }
