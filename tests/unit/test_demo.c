@@ -93,7 +93,7 @@ static void solve_worded(const char *question, const char *thought, char *answer
     int claimed = atoi(answer);
     for (char *part = strtok_r(text, ",", &save); part; part = strtok_r(NULL, ",", &save)) {
         part += *part == ' ';
-        if (sscanf(part, "Start with %d doses", &operand) == 1)
+        if (sscanf(part, "Start with %d dose", &operand) == 1)
             value = operand;
         else if (sscanf(part, "plus %d", &operand) == 1)
             value += operand;
@@ -108,7 +108,7 @@ static void solve_worded(const char *question, const char *thought, char *answer
     }
     value = ((value % modulus) + modulus) % modulus;
     assert_int_equal(value, claimed);
-    sprintf(answer, "%d doses", value);
+    sprintf(answer, value == 1 ? "%d dose" : "%d doses", value);
 }
 
 static void solve_cups(const char *question, const char *thought, char *answer)

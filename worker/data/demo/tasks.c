@@ -43,9 +43,12 @@ static void operation_in_words(char sign, int operand, char *out, size_t size)
 static void make_modchain(const struct demo_settings *s, struct dice *dice, struct demo_row *row)
 {
     int value = roll(dice, s->mod);
-    text_printf(&row->question, s->worded ? "Start with %d doses" : "%d", value);
-    if (s->worded)
+    if (s->worded) {
+        text_printf(&row->question, "Start with %d dose%s", value, value == 1 ? "" : "s");
         text_printf(&row->thought, "%d", value);
+    } else {
+        text_printf(&row->question, "%d", value);
+    }
     for (int i = 0; i < s->ops; i++) {
         char sign = "+-*"[roll(dice, 3)];
         int operand = sign == '*' && s->mod > 2 ? 2 + roll(dice, s->mod - 2) : 1 + roll(dice, s->mod - 1);
@@ -62,7 +65,9 @@ static void make_modchain(const struct demo_settings *s, struct dice *dice, stru
         }
     }
     text_printf(&row->question, s->worded ? ", modulo %d. How many doses?" : " mod %d", s->mod);
-    text_printf(&row->answer, s->worded ? "%d doses" : "%d", value);
+    text_printf(&row->answer, "%d", value);
+    if (s->worded)
+        text_puts(&row->answer, value == 1 ? " dose" : " doses");
 }
 
 /* Cups A, B, C ... in a row; pairs of places are exchanged; the thought holds the row after each exchange. */
