@@ -1,0 +1,259 @@
+/* Rules between keys. One row each: the keys it is about (the first one gives the place), whether breaking it stops the
+ * run, and a function that says what is wrong. */
+#include <string.h>
+
+#include "common/options_read.h"
+
+enum { RULE_KEYS = 3 };
+
+/* Appends what is wrong, or nothing. */
+typedef void rule_fn(const struct options *o, struct text *wrong);
+
+static bool is(const char *value, const char *word)
+{
+    return !strcmp(value, word);
+}
+
+static bool given(const struct options *o, enum option_id id)
+{
+    return o->sources[id].origin != ORIGIN_DEFAULT;
+}
+
+static void one_model(const struct options *o, struct text *wrong)
+{
+    if (!o->model_name_or_path && !o->model_config)
+        text_puts(wrong, "missing; name a Hugging Face folder, or model_config to train from scratch");
+    if (o->model_name_or_path && o->model_config)
+        text_puts(wrong, "given together with model_config; keep one: a folder to fine-tune, or an architecture to train from scratch");
+}
+
+static void tokenizer_for_scratch(const struct options *o, struct text *wrong)
+{
+    if (o->model_config && !o->tokenizer_name_or_path)
+        text_puts(wrong, "missing; training from scratch (model_config) needs a folder that holds tokenizer.json");
+}
+
+static void check_entries(const struct dataset_list *list, struct text *wrong)
+{
+    const char *separator = "";
+    for (size_t i = 0; i < list->count; i++) {
+        const struct dataset_options *entry = &list->items[i];
+        if (!entry->path) {
+            text_printf(wrong, "%sentry %zu%s%.60s has no path", separator, i, entry->name ? " " : "", entry->name ? entry->name : "");
+            separator = "; ";
+        }
+        for (size_t k = 0; k < i; k++)
+            if (entry->name && list->items[k].name && is(entry->name, list->items[k].name)) {
+                text_printf(wrong, "%sentries %zu and %zu are both named '%.60s'; give one another name", separator, k, i, entry->name);
+                separator = "; ";
+                break;
+            }
+    }
+}
+
+static void data_to_train_on(const struct options *o, struct text *wrong)
+{
+    if (!o->datasets.count)
+        text_puts(wrong, "missing; wanted a list such as [{name: gsm, path: train.jsonl, format: gsm8k}]");
+    check_entries(&o->datasets, wrong);
+}
+
+static void data_to_evaluate_on(const struct options *o, struct text *wrong)
+{
+    check_entries(&o->eval_datasets, wrong);
+}
+
+static void evaluation_has_data(const struct options *o, struct text *wrong)
+{
+    if (!o->eval_datasets.count && !is(o->eval_strategy, "no"))
+        text_printf(wrong, "%s, but eval_datasets is missing", o->eval_strategy);
+    else if (!o->eval_datasets.count && o->eval_on_start)
+        text_puts(wrong, "eval_on_start is true, but eval_datasets is missing");
+}
+
+static void resume_or_overwrite(const struct options *o, struct text *wrong)
+{
+    if (o->overwrite_output_dir && !is(o->resume_from_checkpoint, "false"))
+        text_puts(wrong, "given together with overwrite_output_dir: true; keep one");
+}
+
+static void something_to_learn(const struct options *o, struct text *wrong)
+{
+    if (o->thought_loss_weight == 0 && o->answer_loss_weight == 0)
+        text_puts(wrong, "0, and so is answer_loss_weight: nothing would be learned");
+}
+
+static void prompt_loss(const struct options *o, struct text *wrong)
+{
+    if (!o->completion_only_loss)
+        text_puts(wrong, "false; a loss on prompts is not available, only on thoughts and answers");
+}
+
+static void minimum_rate(const struct options *o, struct text *wrong)
+{
+    bool min_lr = o->min_lr >= 0, share = o->min_lr_rate >= 0;
+    if (is(o->lr_scheduler_type, "cosine_with_min_lr") && min_lr == share)
+        text_printf(wrong, "cosine_with_min_lr needs min_lr or min_lr_rate; found %s", min_lr ? "both" : "neither");
+    else if (is(o->lr_scheduler_type, "cosine_with_min_lr") && o->min_lr > o->learning_rate)
+        text_printf(wrong, "min_lr %g is above learning_rate %g", o->min_lr, o->learning_rate);
+}
+
+static void milestones(const struct options *o, struct text *wrong)
+{
+    const struct real_list *at = &o->lr_milestones, *factors = &o->lr_factors;
+    if (at->count != factors->count)
+        text_printf(wrong, "%zu milestones, but lr_factors has %zu; wanted one factor for each", at->count, factors->count);
+    for (size_t i = 1; i < at->count; i++)
+        if (at->items[i] <= at->items[i - 1]) {
+            text_printf(wrong, "%s%g after %g; wanted rising shares of the run", wrong->size ? "; " : "", at->items[i], at->items[i - 1]);
+            return;
+        }
+}
+
+static void nesterov_needs_momentum(const struct options *o, struct text *wrong)
+{
+    if (o->nesterov && o->momentum == 0)
+        text_puts(wrong, "true, but momentum is 0");
+}
+
+/* Doubtful, but allowed. */
+
+static void warmup_ends(const struct options *o, struct text *wrong)
+{
+    if (o->max_steps > 0 && o->warmup_steps >= o->max_steps)
+        text_printf(wrong, "%lld of %lld steps: the run ends before the learning rate reaches its height", (long long)o->warmup_steps,
+                    (long long)o->max_steps);
+}
+
+static void dead_rate(const struct options *o, struct text *wrong)
+{
+    if (o->learning_rate == 0)
+        text_puts(wrong, "0: nothing will be learned");
+}
+
+static void unused_eval_data(const struct options *o, struct text *wrong)
+{
+    if (o->eval_datasets.count && is(o->eval_strategy, "no") && !o->eval_on_start)
+        text_puts(wrong, "not used: eval_strategy is no");
+}
+
+static void unused_eval_steps(const struct options *o, struct text *wrong)
+{
+    if (given(o, OPTION_eval_steps) && !is(o->eval_strategy, "steps"))
+        text_printf(wrong, "not used: eval_strategy is %s", o->eval_strategy);
+}
+
+static void unused_save_steps(const struct options *o, struct text *wrong)
+{
+    if (given(o, OPTION_save_steps) && !is(o->save_strategy, "steps"))
+        text_printf(wrong, "not used: save_strategy is %s", o->save_strategy);
+}
+
+static void unused_bad_rows(const struct options *o, struct text *wrong)
+{
+    if (given(o, OPTION_max_bad_rows) && o->strict)
+        text_puts(wrong, "not used: strict is true, the first bad row stops the run");
+}
+
+static void unused_minimum(const struct options *o, struct text *wrong)
+{
+    if ((o->min_lr >= 0 || o->min_lr_rate >= 0) && !is(o->lr_scheduler_type, "cosine_with_min_lr"))
+        text_printf(wrong, "%s does not use min_lr or min_lr_rate; did you mean cosine_with_min_lr?", o->lr_scheduler_type);
+}
+
+static void unused_milestones(const struct options *o, struct text *wrong)
+{
+    if (o->lr_milestones.count && !is(o->lr_scheduler_type, "multistep"))
+        text_printf(wrong, "not used: lr_scheduler_type is %s", o->lr_scheduler_type);
+}
+
+static void unused_momentum(const struct options *o, struct text *wrong)
+{
+    if (o->momentum != 0 && !is(o->optim, "sgd"))
+        text_printf(wrong, "not used: optim is %s", o->optim);
+}
+
+static void unused_shares(const struct options *o, struct text *wrong)
+{
+    for (size_t i = 0; i < o->datasets.count; i++)
+        if (o->datasets.items[i].weight != 1) {
+            text_puts(wrong, "weight is not used: data sets are joined one behind the other; loss_weight is used");
+            return;
+        }
+}
+
+static void evaluating_on_training_rows(const struct options *o, struct text *wrong)
+{
+    for (size_t i = 0; i < o->eval_datasets.count; i++)
+        for (size_t k = 0; k < o->datasets.count; k++)
+            if (o->eval_datasets.items[i].path && o->datasets.items[k].path && is(o->eval_datasets.items[i].path, o->datasets.items[k].path)) {
+                text_printf(wrong, "'%.100s' is also trained on", o->datasets.items[k].path);
+                return;
+            }
+}
+
+static void unused_sampling(const struct options *o, struct text *wrong)
+{
+    if (!o->do_sample && (given(o, OPTION_temperature) || given(o, OPTION_top_p) || given(o, OPTION_top_k)))
+        text_puts(wrong, "false: temperature, top_p and top_k are not used");
+}
+
+#define ERROR true
+#define WARNING false
+#define KEYS(...) {__VA_ARGS__, OPTION_COUNT}
+static const struct rule {
+    bool stops;
+    rule_fn *check;
+    enum option_id keys[RULE_KEYS + 1]; /* ended by OPTION_COUNT */
+} rules[] = {
+    {ERROR, one_model, KEYS(OPTION_model_name_or_path, OPTION_model_config)},
+    {ERROR, tokenizer_for_scratch, KEYS(OPTION_tokenizer_name_or_path, OPTION_model_config)},
+    {ERROR, data_to_train_on, KEYS(OPTION_datasets)},
+    {ERROR, data_to_evaluate_on, KEYS(OPTION_eval_datasets)},
+    {ERROR, evaluation_has_data, KEYS(OPTION_eval_strategy, OPTION_eval_datasets, OPTION_eval_on_start)},
+    {ERROR, resume_or_overwrite, KEYS(OPTION_resume_from_checkpoint, OPTION_overwrite_output_dir)},
+    {ERROR, something_to_learn, KEYS(OPTION_thought_loss_weight, OPTION_answer_loss_weight)},
+    {ERROR, prompt_loss, KEYS(OPTION_completion_only_loss)},
+    {ERROR, minimum_rate, KEYS(OPTION_lr_scheduler_type, OPTION_min_lr, OPTION_min_lr_rate)},
+    {ERROR, milestones, KEYS(OPTION_lr_milestones, OPTION_lr_factors)},
+    {ERROR, nesterov_needs_momentum, KEYS(OPTION_nesterov, OPTION_momentum)},
+    {WARNING, warmup_ends, KEYS(OPTION_warmup_steps, OPTION_max_steps)},
+    {WARNING, dead_rate, KEYS(OPTION_learning_rate)},
+    {WARNING, unused_eval_data, KEYS(OPTION_eval_datasets, OPTION_eval_strategy)},
+    {WARNING, unused_eval_steps, KEYS(OPTION_eval_steps, OPTION_eval_strategy)},
+    {WARNING, unused_save_steps, KEYS(OPTION_save_steps, OPTION_save_strategy)},
+    {WARNING, unused_bad_rows, KEYS(OPTION_max_bad_rows, OPTION_strict)},
+    {WARNING, unused_minimum, KEYS(OPTION_lr_scheduler_type, OPTION_min_lr, OPTION_min_lr_rate)},
+    {WARNING, unused_milestones, KEYS(OPTION_lr_milestones, OPTION_lr_scheduler_type)},
+    {WARNING, unused_momentum, KEYS(OPTION_momentum, OPTION_optim)},
+    {WARNING, unused_shares, KEYS(OPTION_datasets)},
+    {WARNING, evaluating_on_training_rows, KEYS(OPTION_eval_datasets, OPTION_datasets)},
+    {WARNING, unused_sampling, KEYS(OPTION_do_sample)},
+};
+
+static bool all_good(const struct option_reader *reader, const enum option_id *keys)
+{
+    for (; *keys != OPTION_COUNT; keys++)
+        if (reader->bad[*keys])
+            return false;
+    return true;
+}
+
+void option_rules(struct option_reader *reader)
+{
+    struct text wrong = {0};
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        const struct rule *rule = &rules[i];
+        if (!all_good(reader, rule->keys))
+            continue;
+        text_clear(&wrong);
+        rule->check(reader->options, &wrong);
+        if (wrong.failed)
+            reader->problems.failed = true;
+        if (!wrong.size || wrong.failed)
+            continue;
+        const struct option_source *source = &reader->options->sources[rule->keys[0]];
+        (rule->stops ? option_problem : option_note)(reader, source, option_rows[rule->keys[0]].name, "%s", wrong.data);
+    }
+    text_free(&wrong);
+}

@@ -1,0 +1,116 @@
+/* Options back to text: lines for the snapshot, where values came from, and what a resumed run may not change. */
+#include <string.h>
+
+#include "common/options_read.h"
+#include "common/options_value.h"
+
+void options_source_text(const struct options *options, enum option_id id, struct text *out)
+{
+    const struct option_source *source = &options->sources[id];
+    if (source->origin == ORIGIN_FILE)
+        text_printf(out, "%s:%d", options->file ? options->file : "file", source->line);
+    else
+        text_puts(out, source->origin == ORIGIN_COMMAND_LINE ? "command line" : "default");
+}
+
+static bool wanted(const struct option_row *row, const void *field, enum options_lines which)
+{
+    if (which == OPTIONS_FINGERPRINT)
+        return row->fixed;
+    return which == OPTIONS_ALL || !option_value_is_default(row, field);
+}
+
+void options_format(const struct options *options, enum options_lines which, struct text *out)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const void *field = (const char *)options + option_rows[i].offset;
+        if (!wanted(&option_rows[i], field, which))
+            continue;
+        text_printf(out, "%s: ", option_rows[i].name);
+        option_value_put(&option_rows[i], field, out);
+        text_puts(out, "\n");
+    }
+}
+
+/* What is compared between the parts of a run. */
+struct comparison {
+    struct option_reader reader; /* collects keys that may not change */
+    struct text before, now;
+    bool failed;
+};
+
+static void compare_value(struct comparison *c, const struct option_row *row, const char *key, enum option_id id,
+                          const void *before, const void *now)
+{
+    text_clear(&c->before);
+    text_clear(&c->now);
+    text_puts(&c->before, "");
+    text_puts(&c->now, "");
+    option_value_put(row, before, &c->before);
+    option_value_put(row, now, &c->now);
+    if (c->before.failed || c->now.failed) {
+        c->failed = true;
+        return;
+    }
+    if (!strcmp(c->before.data, c->now.data))
+        return;
+    const struct option_source *source = &c->reader.options->sources[id];
+    const char *was = c->before.size ? c->before.data : "nothing", *is = c->now.size ? c->now.data : "nothing";
+    if (row->fixed)
+        option_problem(&c->reader, source, key, "the run began with %.200s, now found %.200s; a resumed run must keep it", was, is);
+    else
+        option_note(&c->reader, source, key, "%.200s until now, %.200s from here on", was, is);
+}
+
+/* Entry by entry, so that a file may lie elsewhere but rows may not mean something else. */
+static void compare_datasets(struct comparison *c, const struct option_row *row, enum option_id id, const struct dataset_list *before,
+                             const struct dataset_list *now)
+{
+    if (before->count != now->count) {
+        if (row->fixed)
+            option_problem(&c->reader, &c->reader.options->sources[id], row->name,
+                           "the run began with %zu data sets, now found %zu; a resumed run must keep them", before->count, now->count);
+        return;
+    }
+    for (size_t i = 0; i < now->count; i++)
+        for (size_t k = 0; k < option_dataset_count; k++) {
+            struct option_row entry = option_dataset_rows[k];
+            struct text key = {0};
+            entry.fixed = entry.fixed && row->fixed;
+            text_printf(&key, "%s.%zu.%s", row->name, i, entry.name);
+            if (key.failed)
+                c->failed = true;
+            else
+                compare_value(c, &entry, key.data, id, (const char *)&before->items[i] + entry.offset,
+                              (const char *)&now->items[i] + entry.offset);
+            text_free(&key);
+        }
+}
+
+enum status options_check_resume(const struct options *options, const char *saved, size_t saved_size, struct text *notes,
+                                 struct error *err)
+{
+    struct options before;
+    enum status st = option_read_saved(saved, saved_size, "options in the snapshot", &before, err);
+    if (st != STATUS_OK)
+        return st;
+    struct comparison c = {.reader = {.options = (struct options *)options,
+                                      .name = options->file ? options->file : "options",
+                                      .notes = notes}};
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const struct option_row *row = &option_rows[i];
+        const void *was = (const char *)&before + row->offset, *is = (const char *)options + row->offset;
+        if (i == OPTION_resume_from_checkpoint)
+            continue; /* it is what makes this a resumed run */
+        if (row->kind == OPTION_KIND_DATASETS)
+            compare_datasets(&c, row, (enum option_id)i, was, is);
+        else
+            compare_value(&c, row, row->name, (enum option_id)i, was, is);
+    }
+    st = c.failed ? error_set(err, STATUS_NOMEM, "no memory to compare the options with the snapshot's") : option_verdict(&c.reader, err);
+    text_free(&c.reader.problems);
+    text_free(&c.before);
+    text_free(&c.now);
+    options_free(&before);
+    return st;
+}

@@ -1,0 +1,172 @@
+#include "common/options_table.h"
+
+#include <math.h>
+#include <string.h>
+
+#define ANY {.low = -INFINITY, .high = INFINITY}
+#define AT_LEAST(bound) {.low = (bound), .high = INFINITY}
+#define ABOVE(bound) {.low = (bound), .low_open = true, .high = INFINITY}
+#define BETWEEN(from, to) {.low = (from), .high = (to)}
+#define FROM_TO_BELOW(from, to) {.low = (from), .high = (to), .high_open = true}
+#define ABOVE_TO(from, to) {.low = (from), .low_open = true, .high = (to)}
+#define ONE_OF(...) {.words = (const char *const[]){__VA_ARGS__, NULL}}
+
+#define FIXED true
+#define FREE false
+
+const struct option_row option_rows[OPTION_COUNT] = {
+#define OPTION(kind, name, fallback, limits, unit, resume, group, help)                                       \
+    [OPTION_##name] = {#name, OPTION_KIND_##kind, offsetof(struct options, name), fallback, limits, unit, resume, \
+                       OPTION_GROUP_##group, help},
+#define OPTION_PS(kind, name, fallback, limits, unit, resume, group, help)                                           \
+    [OPTION_ps_##name] = {"ps." #name, OPTION_KIND_##kind, offsetof(struct options, ps.name), fallback, limits, unit, \
+                          resume, OPTION_GROUP_##group, help},
+#include "common/options.def"
+};
+
+const struct option_row option_dataset_rows[] = {
+#define OPTION_DATASET(kind, name, fallback, limits, unit, resume, group, help)                                    \
+    {#name, OPTION_KIND_##kind, offsetof(struct dataset_options, name), fallback, limits, unit, resume,            \
+     OPTION_GROUP_##group, help},
+#include "common/options.def"
+};
+const size_t option_dataset_count = sizeof option_dataset_rows / sizeof option_dataset_rows[0];
+
+const char *const option_group_titles[OPTION_GROUP_COUNT] = {
+#define OPTION_GROUP(group, title) title,
+#include "common/options.def"
+};
+
+#define SAME false
+#define INVERSE true
+const struct option_alias option_aliases[] = {
+#define OPTION_ALIAS(other, name, sense) {#other, #name, sense},
+#include "common/options.def"
+};
+const size_t option_alias_count = sizeof option_aliases / sizeof option_aliases[0];
+
+const char *option_value_alias(const char *key, const char *word)
+{
+    static const struct {
+        const char *key, *other, *word;
+    } rows[] = {
+#define OPTION_VALUE_ALIAS(option, other, canonical) {#option, #other, #canonical},
+#include "common/options.def"
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (!strcmp(key, rows[i].key) && !strcmp(word, rows[i].other))
+            return rows[i].word;
+    return NULL;
+}
+
+const struct option_row *option_find(const char *name, const struct option_alias **alias)
+{
+    if (alias)
+        *alias = NULL;
+    for (size_t i = 0; i < option_alias_count; i++)
+        if (!strcmp(name, option_aliases[i].other)) {
+            if (alias)
+                *alias = &option_aliases[i];
+            name = option_aliases[i].name;
+            break;
+        }
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (!strcmp(name, option_rows[i].name))
+            return &option_rows[i];
+    return NULL;
+}
+
+const struct option_row *option_dataset_find(const char *name)
+{
+    for (size_t i = 0; i < option_dataset_count; i++)
+        if (!strcmp(name, option_dataset_rows[i].name))
+            return &option_dataset_rows[i];
+    return NULL;
+}
+
+bool option_is_section(const char *name)
+{
+    size_t size = strlen(name);
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (!strncmp(option_rows[i].name, name, size) && option_rows[i].name[size] == '.')
+            return true;
+    for (size_t i = 0; i < option_alias_count; i++)
+        if (!strncmp(option_aliases[i].other, name, size) && option_aliases[i].other[size] == '.')
+            return true;
+    return false;
+}
+
+enum { NEAREST_MAX = 64 };
+
+/* Edits (insert, delete, replace, swap of neighbours) between two words: optimal string alignment distance. */
+static int edits(const char *a, const char *b)
+{
+    int rows[3][NEAREST_MAX + 1], n = (int)strlen(a), m = (int)strlen(b);
+    if (n > NEAREST_MAX || m > NEAREST_MAX)
+        return NEAREST_MAX;
+    for (int j = 0; j <= m; j++)
+        rows[0][j] = j;
+    for (int i = 1; i <= n; i++) {
+        int *now = rows[i % 3], *before = rows[(i + 2) % 3], *earlier = rows[(i + 1) % 3];
+        now[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int best = before[j - 1] + (a[i - 1] != b[j - 1]);
+            best = before[j] + 1 < best ? before[j] + 1 : best;
+            best = now[j - 1] + 1 < best ? now[j - 1] + 1 : best;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && earlier[j - 2] + 1 < best)
+                best = earlier[j - 2] + 1;
+            now[j] = best;
+        }
+    }
+    return rows[n % 3][m];
+}
+
+/* Keeps the nearer of two candidates. */
+static void consider(const char *word, const char *candidate, const char *shown, int *best, const char **nearest)
+{
+    int distance = edits(word, candidate);
+    if (distance < *best) {
+        *best = distance;
+        *nearest = shown;
+    }
+}
+
+/* Farther than this is another word, not a slip. */
+static int reach(const char *word)
+{
+    return 2 + (int)strlen(word) / 4;
+}
+
+const char *nearest_name(const char *word, const char *const *names, size_t count)
+{
+    const char *nearest = NULL;
+    int best = reach(word);
+    for (size_t i = 0; i < count; i++)
+        consider(word, names[i], names[i], &best, &nearest);
+    return nearest;
+}
+
+const char *option_nearest(const char *name)
+{
+    const char *nearest = NULL;
+    int best = reach(name);
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        consider(name, option_rows[i].name, option_rows[i].name, &best, &nearest);
+    for (size_t i = 0; i < option_alias_count; i++)
+        consider(name, option_aliases[i].other, option_aliases[i].name, &best, &nearest);
+    return nearest;
+}
+
+const char *option_dataset_nearest(const char *name)
+{
+    const char *nearest = NULL;
+    int best = reach(name);
+    for (size_t i = 0; i < option_dataset_count; i++)
+        consider(name, option_dataset_rows[i].name, option_dataset_rows[i].name, &best, &nearest);
+    return nearest;
+}
+
+const char *option_name(enum option_id id)
+{
+    return option_rows[id].name;
+}
