@@ -41,7 +41,8 @@ void batch_free(struct batch *batch)
     *batch = (struct batch){0};
 }
 
-/* Grows the array that `array` (the address of a pointer of any type) points to; the old block stays valid when memory is short. */
+/* Grows the array that `array` (the address of a pointer of any type) points to; the old block stays valid when memory
+ * is short. */
 static bool grow(void *array, size_t count, size_t size)
 {
     void *block;

@@ -17,10 +17,10 @@ struct template;
 
 /* One file of rows. */
 struct dataset_spec {
-    const char *name;    /* for messages and metrics */
+    const char *name;    /* for messages and metrics; NULL or "": the file's name without folder and ending */
     const char *path;    /* .jsonl, or one JSON array */
-    const char *format;  /* a name of rows.h, or NULL / "auto": recognised by the columns of the first row */
-    const char *task;    /* rows of one task share routing and metrics; NULL: the data set's name */
+    const char *format;  /* a name of rows.h, or NULL, "" or "auto": recognised by the columns of the first row */
+    const char *task;    /* rows of one task share routing and metrics; NULL or "": the data set's name */
     double loss_weight;  /* multiplies the weight of every row; > 0 */
     double weight;       /* sampling share where data sets are mixed; concatenation ignores it */
     int64_t max_samples; /* only the first ones of the file; < 0: all */

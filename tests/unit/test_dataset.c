@@ -1,0 +1,495 @@
+/* From files of rows to tokens with spans and to the batches of slots: labels, statistics, bad rows, lengths, threads. */
+#include "tests/support/cmocka_all.h"
+
+#include <unistd.h>
+
+#include "common/files.h"
+#include "common/memory.h"
+#include "tests/support/rows_fixture.h"
+#include "worker/data/dataset.h"
+
+static struct rows_fixture fx;
+static struct error err;
+
+static int open_fixture(void **state)
+{
+    (void)state;
+    return rows_fixture_open(&fx, &err) == STATUS_OK ? 0 : (fprintf(stderr, "%s\n", err.text), 1);
+}
+
+static int close_fixture(void **state)
+{
+    (void)state;
+    rows_fixture_close(&fx);
+    return mem_live() != 0;
+}
+
+/* Writes the rows and loads them as data set 'set'. */
+static enum status load(struct dataset *dataset, const char *rows)
+{
+    rows_fixture_write(&fx, rows, strlen(rows));
+    return dataset_load(dataset, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err);
+}
+
+static const char two_rows[] = "{\"question\": \"Two and two?\", \"thought\": \"2 and 2 make 4\", \"answer\": \"four\"}\n"
+                               "{\"question\": \"One?\", \"thought\": \"easy\", \"answer\": \"1\"}\n";
+
+static char *decode(const int32_t *tokens, size_t count)
+{
+    struct text text = {0};
+    assert_ok(rows_fixture_decode(&fx, tokens, count, &text, &err), &err);
+    char *copy = strdup(text.data ? text.data : "");
+    text_free(&text);
+    return copy;
+}
+
+/* What the batch teaches for one span (SPAN_COUNT: all of them), as text. */
+static char *taught(const struct batch *batch, int sequence, int span)
+{
+    int32_t tokens[512];
+    size_t n = 0;
+    for (int i = batch->starts[sequence]; i < batch->starts[sequence + 1]; i++)
+        if (batch->targets[i] >= 0 && (span == SPAN_COUNT || batch->target_spans[i] == span))
+            tokens[n++] = batch->targets[i];
+    return decode(tokens, n);
+}
+
+static void assert_taught(const struct batch *batch, int sequence, int span, const char *wanted)
+{
+    char *text = taught(batch, sequence, span);
+    assert_string_equal(text, wanted);
+    free(text);
+}
+
+#define END "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+
+static void labels_spell_thought_answer_and_end(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    assert_ok(load(&dataset, two_rows), &err);
+    assert_int_equal(dataset.rows, 2);
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 2, 0, fx.rules.span_weights, &batch, &err), &err);
+    assert_int_equal(batch.n_sequences, 2);
+    assert_taught(&batch, 0, SPAN_COUNT, "2 and 2 make 4\n</think>\n\nfour" END);
+    assert_taught(&batch, 0, SPAN_THOUGHT, "2 and 2 make 4\n</think>\n\n");
+    assert_taught(&batch, 0, SPAN_ANSWER, "four");
+    assert_taught(&batch, 1, SPAN_ANSWER, "1");
+    assert_taught(&batch, 1, SPAN_END, END);
+    for (int s = 0; s < 2; s++) /* the label at position i is token i + 1 */
+        for (int i = batch.starts[s]; i < batch.starts[s + 1]; i++)
+            if (batch.targets[i] >= 0)
+                assert_int_equal(batch.targets[i], batch.tokens[i + 1]);
+    int32_t prompt[256];
+    size_t n = 0;
+    struct row row = dataset_row(&dataset, 0);
+    for (int i = 0; i < row.n_tokens; i++)
+        if (row.spans[i] == SPAN_PROMPT)
+            prompt[n++] = row.tokens[i];
+    char *text = decode(prompt, n);
+    assert_non_null(strstr(text, "Two and two?"));
+    assert_null(strstr(text, "make 4"));
+    free(text);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
+static void added_texts_reach_the_tokens(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    fx.rules.cot_prompt = "Think step by step.";
+    fx.rules.answer_prefix = "#### ";
+    assert_ok(load(&dataset, two_rows), &err);
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 1, 1, fx.rules.span_weights, &batch, &err), &err);
+    assert_taught(&batch, 0, SPAN_ANSWER, "#### 1");
+    char *text = decode(batch.tokens, (size_t)batch.n_tokens);
+    assert_non_null(strstr(text, "One?\nThink step by step."));
+    free(text);
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
+static void statistics_add_up(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    assert_ok(load(&dataset, two_rows), &err);
+    const struct dataset_stats *s = &dataset.parts[0].stats;
+    assert_int_equal(s->read, 2);
+    assert_int_equal(s->kept, 2);
+    assert_int_equal(s->thoughts, 2);
+    assert_int_equal(s->skipped + s->too_long + s->shortened + s->special_text, 0);
+    assert_int_equal(s->tokens[SPAN_PROMPT] + s->tokens[SPAN_THOUGHT] + s->tokens[SPAN_ANSWER] + s->tokens[SPAN_END],
+                     dataset.starts[2]);
+    assert_int_equal(s->tokens[SPAN_END], 2);
+    assert_int_equal(s->tokens[SPAN_ANSWER], 5);
+    assert_int_equal(s->longest, dataset.starts[1]);
+    assert_int_equal(s->longest_row, 0);
+    assert_string_equal(dataset.parts[0].format, "qa-cot");
+    assert_string_equal(dataset.parts[0].name, "set");
+    assert_null(dataset.parts[0].problems);
+    dataset_free(&dataset);
+}
+
+static void special_text_is_plain_and_counted(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    assert_ok(load(&dataset, "{\"question\": \"Is </think> a tag?\", \"thought\": \"yes\", \"answer\": \"see " END "\"}\n"
+                             "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\"}\n"), &err);
+    assert_int_equal(dataset.parts[0].stats.special_text, 1);
+    assert_int_equal(dataset.parts[0].stats.tokens[SPAN_END], 2);
+    struct row row = dataset_row(&dataset, 0), other = dataset_row(&dataset, 1);
+    int end = row.tokens[row.n_tokens - 1], ends = 0;
+    assert_int_equal(end, other.tokens[other.n_tokens - 1]);
+    for (int i = 0; i < row.n_tokens; i++)
+        ends += row.tokens[i] == end;
+    assert_int_equal(ends, 1);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
+static void marks_and_line_ends_are_accepted(void **state)
+{
+    (void)state;
+    struct dataset plain = {0}, other = {0};
+    assert_ok(load(&plain, two_rows), &err);
+    struct text crlf = {0};
+    text_puts(&crlf, "\xEF\xBB\xBF");
+    for (const char *c = two_rows; *c; c++)
+        text_printf(&crlf, *c == '\n' ? "\r\n" : "%c", *c);
+    assert_ok(load(&other, crlf.data), &err);
+    assert_int_equal(other.rows, 2);
+    assert_memory_equal(plain.tokens, other.tokens, (size_t)plain.starts[2] * sizeof *plain.tokens);
+    text_free(&crlf);
+    dataset_free(&plain);
+    dataset_free(&other);
+}
+
+/* Rows 3, 6, 9 ... up to `bad` bad ones among `rows`. */
+static void rows_with_bad_ones(int rows, int bad, struct text *out)
+{
+    for (int i = 1; i <= rows; i++)
+        if (i % 3 == 0 && i / 3 <= bad)
+            text_printf(out, i % 2 ? "{\"question\": \"Q%d\", \"thought\": \"T\", \"answer\": \"\"}\n" : "{\"question\": %d\n", i);
+        else
+            text_printf(out, "{\"question\": \"Q%d\", \"thought\": \"T%d\", \"answer\": \"A%d\"}\n", i, i, i);
+}
+
+static void strict_lists_all_problems(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct text rows = {0};
+    assert_ok(load(&dataset, two_rows), &err);
+    rows_with_bad_ones(200, 13, &rows);
+    assert_refused(load(&dataset, rows.data), STATUS_DATA, &err, "13 bad rows of 200; repair them, or set strict: false");
+    assert_non_null(strstr(err.text, "the first 10:\n"));
+    assert_non_null(strstr(err.text, "rows.jsonl:3: 'answer' is empty"));
+    assert_non_null(strstr(err.text, "rows.jsonl:6:14: broken JSON"));
+    assert_non_null(strstr(err.text, "rows.jsonl:30:"));
+    assert_null(strstr(err.text, "rows.jsonl:33:"));
+    assert_int_equal(dataset.rows, 2); /* as before */
+    assert_int_equal(dataset.n_parts, 1);
+    assert_ok(load(&dataset, two_rows), &err);
+    assert_int_equal(dataset.rows, 4);
+    assert_memory_equal(dataset.tokens, dataset.tokens + dataset.starts[2], (size_t)dataset.starts[2] * sizeof *dataset.tokens);
+    text_free(&rows);
+    dataset_free(&dataset);
+}
+
+static void bad_rows_can_be_skipped(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct text rows = {0};
+    rows_with_bad_ones(200, 13, &rows);
+    fx.rules.strict = false;
+    fx.rules.max_bad_rows = 12;
+    assert_refused(load(&dataset, rows.data), STATUS_DATA, &err, "13 bad rows of 200, more than max_bad_rows 12");
+    fx.rules.max_bad_rows = 13;
+    assert_ok(load(&dataset, rows.data), &err);
+    assert_int_equal(dataset.rows, 187);
+    assert_int_equal(dataset.parts[0].stats.skipped, 13);
+    assert_non_null(strstr(dataset.parts[0].problems, "rows.jsonl:3: 'answer' is empty"));
+    fx.rules.max_bad_rows = -1;
+    assert_ok(load(&dataset, rows.data), &err);
+    assert_int_equal(dataset.rows, 374);
+    assert_refused(load(&dataset, "{}\nx\n"), STATUS_DATA, &err, "no known format has these columns; found none");
+    fx.spec.format = "qa-cot";
+    assert_refused(load(&dataset, "{}\nx\n"), STATUS_DATA, &err, "no row of 2 can be used: 2 bad, 0 longer");
+    fx.spec.format = "csv";
+    assert_refused(load(&dataset, "{}\nx\n"), STATUS_USAGE, &err, "unknown row format 'csv'");
+    rows_fixture_reset(&fx);
+    text_free(&rows);
+    dataset_free(&dataset);
+}
+
+static void files_without_rows_are_refused(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    assert_refused(load(&dataset, ""), STATUS_DATA, &err, "holds no rows");
+    assert_refused(load(&dataset, "[]"), STATUS_DATA, &err, "holds no rows");
+    assert_refused(load(&dataset, "not json\n"), STATUS_DATA, &err, "rows.jsonl:1:3: broken JSON");
+    fx.spec.path = "/nonexistent/rows.jsonl";
+    assert_refused(dataset_load(&dataset, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err), STATUS_DATA, &err,
+                   "/nonexistent/rows.jsonl");
+    rows_fixture_reset(&fx);
+    dataset_free(&dataset);
+}
+
+static void masked_rows_are_refused(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    fx.rules.span_weights[SPAN_ANSWER] = fx.rules.span_weights[SPAN_END] = 0;
+    assert_ok(load(&dataset, two_rows), &err); /* the thought is still taught */
+    static const char no_thought[] = "{\"prompt\": \"P\", \"completion\": \"C\"}\n{\"prompt\": \"P\", \"completion\": \"<think>T</think>C\"}\n";
+    assert_refused(load(&dataset, no_thought), STATUS_DATA, &err, "rows.jsonl:1: no token of the row takes loss");
+    fx.rules.strict = false;
+    assert_ok(load(&dataset, no_thought), &err);
+    assert_int_equal(dataset.parts[1].stats.skipped, 1);
+    assert_int_equal(dataset.rows, 3);
+    fx.rules.span_weights[SPAN_THOUGHT] = 0;
+    assert_refused(load(&dataset, no_thought), STATUS_DATA, &err, "no row of 2 can be used: 2 bad");
+    rows_fixture_reset(&fx);
+    dataset_free(&dataset);
+}
+
+static void weights_multiply(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    fx.spec.loss_weight = 3;
+    fx.rules.span_weights[SPAN_THOUGHT] = 0.5f;
+    assert_ok(load(&dataset, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\", \"weight\": 2}\n"), &err);
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 1, 0, fx.rules.span_weights, &batch, &err), &err);
+    for (int i = 0; i < batch.n_tokens; i++)
+        if (batch.targets[i] >= 0)
+            assert_true(batch.weights[i] == (batch.target_spans[i] == SPAN_THOUGHT ? 3.0f : 6.0f));
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
+static const char long_row[] = "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\"}\n"
+                               "{\"question\": \"How long?\", \"thought\": \"one \xC3\xA9\xC3\xA9\xC3\xA9 two three four five six seven eight nine ten\", \"answer\": \"very\"}\n";
+
+static void rows_over_the_limit(void **state)
+{
+    (void)state;
+    struct dataset whole = {0}, dataset = {0};
+    struct batch batch = {0};
+    assert_ok(load(&whole, long_row), &err);
+    int length = dataset_row(&whole, 1).n_tokens;
+    char message[64];
+    fx.rules.max_length = length - 1;
+    snprintf(message, sizeof message, "rows.jsonl:2: %d tokens, more than max_length %d", length, length - 1);
+    assert_refused(load(&dataset, long_row), STATUS_DATA, &err, "1 rows of 2 are longer than max_length");
+    assert_non_null(strstr(err.text, message));
+    fx.rules.strict = false; /* too long is no bad row: the rule for lengths decides alone */
+    assert_refused(load(&dataset, long_row), STATUS_DATA, &err, message);
+    fx.rules.strict = true;
+    fx.rules.truncation = TRUNCATION_DROP;
+    assert_ok(load(&dataset, long_row), &err);
+    assert_int_equal(dataset.rows, 1);
+    assert_int_equal(dataset.parts[0].stats.too_long, 1);
+    assert_non_null(strstr(dataset.parts[0].problems, message));
+    fx.rules.truncation = TRUNCATION_THOUGHT;
+    static const char thought[] = "one \xC3\xA9\xC3\xA9\xC3\xA9 two three four five six seven eight nine ten";
+    int shortest = length - (int)strlen(thought) + 1; /* one token per byte */
+    for (int limit = length; limit >= shortest - 2; limit--) {
+        fx.rules.max_length = limit;
+        dataset_free(&dataset);
+        assert_ok(load(&dataset, long_row), &err);
+        const struct dataset_stats *s = &dataset.parts[0].stats;
+        bool fits = limit >= shortest;
+        assert_int_equal(s->too_long, !fits);
+        assert_int_equal(s->shortened, fits && limit < length);
+        assert_int_equal(dataset.rows, 1 + fits);
+        if (!fits)
+            continue;
+        assert_true(dataset_row(&dataset, 1).n_tokens <= limit && dataset_row(&dataset, 1).n_tokens >= limit - 2);
+        assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 1, 1, fx.rules.span_weights, &batch, &err), &err);
+        assert_taught(&batch, 0, SPAN_ANSWER, "very");
+        assert_taught(&batch, 0, SPAN_END, END);
+        char *text = taught(&batch, 0, SPAN_THOUGHT);
+        char *close = strstr(text, "\n</think>\n\n");
+        assert_non_null(close);
+        assert_int_equal(close[11], '\0');
+        *close = '\0';
+        assert_true(*text && !strncmp(thought, text, strlen(text)) && close[-1] != ' ' && text[strlen(text) - 1] != '\xC3');
+        free(text);
+    }
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
+    dataset_free(&dataset);
+    dataset_free(&whole);
+}
+
+static void tokens_outside_the_model_are_refused(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    fx.rules.vocab = 262; /* all bytes and the special tokens */
+    assert_ok(load(&dataset, two_rows), &err);
+    fx.rules.vocab = 100;
+    fx.rules.strict = false; /* not a matter of single rows */
+    assert_refused(load(&dataset, two_rows), STATUS_DATA, &err, "is outside the model's vocabulary of 100");
+    assert_non_null(strstr(err.text, "rows.jsonl:1: token id 1"));
+    assert_int_equal(dataset.rows, 2);
+    rows_fixture_reset(&fx);
+    dataset_free(&dataset);
+}
+
+static void threads_do_not_matter(void **state)
+{
+    (void)state;
+    struct dataset one = {0}, three = {0};
+    struct text rows = {0};
+    rows_with_bad_ones(2500, 40, &rows);
+    rows_fixture_write(&fx, rows.data, rows.size);
+    fx.rules.strict = false;
+    struct threads *pool;
+    assert_ok(threads_create(3, &pool, &err), &err);
+    assert_ok(dataset_load(&one, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err), &err);
+    assert_ok(dataset_load(&three, &fx.spec, &fx.rules, fx.tokenizer, pool, &err), &err);
+    threads_free(pool);
+    assert_int_equal(one.rows, 2460);
+    assert_int_equal(three.rows, one.rows);
+    assert_memory_equal(one.starts, three.starts, (size_t)(one.rows + 1) * sizeof *one.starts);
+    assert_memory_equal(one.tokens, three.tokens, (size_t)one.starts[one.rows] * sizeof *one.tokens);
+    assert_memory_equal(one.spans, three.spans, (size_t)one.starts[one.rows]);
+    assert_memory_equal(&one.parts[0].stats, &three.parts[0].stats, sizeof one.parts[0].stats);
+    assert_string_equal(one.parts[0].problems, three.parts[0].problems);
+    fx.spec.max_samples = 100;
+    struct dataset few = {0};
+    assert_ok(dataset_load(&few, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err), &err);
+    assert_int_equal(few.parts[0].stats.read, 100);
+    assert_int_equal(few.rows + few.parts[0].stats.skipped, 100);
+    assert_memory_equal(one.tokens, few.tokens, (size_t)few.starts[few.rows] * sizeof *few.tokens);
+    rows_fixture_reset(&fx);
+    text_free(&rows);
+    dataset_free(&one);
+    dataset_free(&three);
+    dataset_free(&few);
+}
+
+static void several_sets_share_one_numbering(void **state)
+{
+    (void)state;
+    struct dataset train = {0}, eval = {0};
+    fx.spec.name = NULL; /* from the file's name */
+    assert_ok(load(&train, two_rows), &err);
+    fx.spec.name = "second";
+    fx.spec.task = "sums";
+    assert_ok(load(&train, two_rows), &err);
+    fx.spec.name = "third";
+    assert_ok(load(&train, two_rows), &err);
+    assert_string_equal(train.parts[0].name, "rows");
+    assert_int_equal(train.n_tasks, 2);
+    assert_string_equal(train.tasks[0], "rows");
+    assert_string_equal(train.tasks[1], "sums");
+    const int tasks[] = {0, 0, 1, 1, 1, 1};
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(dataset_row(&train, i).task, tasks[i]);
+    assert_int_equal(train.parts[2].first_row, 4);
+    assert_ok(dataset_name_tasks(&eval, train.tasks, train.n_tasks, &err), &err);
+    assert_ok(load(&eval, two_rows), &err);
+    assert_int_equal(dataset_row(&eval, 0).task, 1);
+    rows_fixture_reset(&fx);
+    dataset_free(&train);
+    dataset_free(&eval);
+}
+
+/* All slots of an epoch together hold every row once, and a slot's batch is what order says. */
+static void slots_cover_the_data(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct text rows = {0};
+    rows_with_bad_ones(53, 0, &rows);
+    assert_ok(load(&dataset, rows.data), &err);
+    struct order order;
+    struct batch batch = {0};
+    assert_ok(order_create(1, dataset.rows, 4, 3, true, &order, &err), &err);
+    int64_t tokens = 0, sequences = 0, empty = 0;
+    for (int64_t step = 0; step < order_steps_per_epoch(&order); step++)
+        for (int slot = 0; slot < 4; slot++) {
+            assert_ok(dataset_slot_batch(&dataset, &order, step, slot, fx.rules.span_weights, &batch, &err), &err);
+            uint32_t taken[3];
+            int n = order_slot(&order, step, slot, taken);
+            assert_int_equal(batch.n_sequences, n);
+            for (int i = 0; i < n; i++) {
+                struct row row = dataset_row(&dataset, taken[i]);
+                assert_int_equal(batch.starts[i + 1] - batch.starts[i], row.n_tokens);
+                assert_memory_equal(batch.tokens + batch.starts[i], row.tokens, (size_t)row.n_tokens * sizeof *row.tokens);
+            }
+            tokens += batch.n_tokens;
+            sequences += batch.n_sequences;
+            empty += batch.n_sequences == 0;
+        }
+    assert_int_equal(sequences, 53);
+    assert_int_equal(tokens, dataset.starts[53]);
+    assert_int_equal(empty, 2); /* 53 = 4 * 12 + 5: the last step fills two slots */
+    order_free(&order);
+    tokens = 0;
+    assert_int_equal(dataset_eval_batches(&dataset.parts[0], 10), 6);
+    for (int64_t i = 5; i >= 0; i--) {
+        assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 10, i, fx.rules.span_weights, &batch, &err), &err);
+        assert_int_equal(batch.n_sequences, i == 5 ? 3 : 10);
+        tokens += batch.n_tokens;
+    }
+    assert_int_equal(tokens, dataset.starts[53]);
+    text_free(&rows);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
+static void gsm8k_becomes_tokens(void **state)
+{
+    (void)state;
+    const char *path = shared_data("cot/gsm8k/train.jsonl");
+    if (!path)
+        skip();
+    struct dataset dataset = {0};
+    fx.spec.path = path;
+    assert_ok(dataset_load(&dataset, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err), &err);
+    assert_int_equal(dataset.rows, 7473);
+    assert_string_equal(dataset.parts[0].format, "gsm8k");
+    assert_int_equal(dataset.parts[0].stats.thoughts, 7473);
+    assert_int_equal(dataset.parts[0].stats.tokens[SPAN_END], 7473);
+    rows_fixture_reset(&fx);
+    dataset_free(&dataset);
+}
+
+static void truncation_has_names(void **state)
+{
+    (void)state;
+    enum truncation truncation = TRUNCATION_ERROR;
+    assert_true(truncation_parse("thought", &truncation));
+    assert_int_equal(truncation, TRUNCATION_THOUGHT);
+    assert_false(truncation_parse("left", &truncation));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(labels_spell_thought_answer_and_end), cmocka_unit_test(added_texts_reach_the_tokens),
+        cmocka_unit_test(statistics_add_up), cmocka_unit_test(special_text_is_plain_and_counted),
+        cmocka_unit_test(marks_and_line_ends_are_accepted), cmocka_unit_test(strict_lists_all_problems),
+        cmocka_unit_test(bad_rows_can_be_skipped), cmocka_unit_test(files_without_rows_are_refused),
+        cmocka_unit_test(masked_rows_are_refused), cmocka_unit_test(weights_multiply),
+        cmocka_unit_test(rows_over_the_limit), cmocka_unit_test(tokens_outside_the_model_are_refused),
+        cmocka_unit_test(threads_do_not_matter), cmocka_unit_test(several_sets_share_one_numbering),
+        cmocka_unit_test(slots_cover_the_data), cmocka_unit_test(gsm8k_becomes_tokens),
+        cmocka_unit_test(truncation_has_names)};
+    return cmocka_run_group_tests(tests, open_fixture, close_fixture);
+}

@@ -1,0 +1,378 @@
+#include "worker/data/dataset.h"
+
+#include <string.h>
+
+#include "common/memory.h"
+#include "common/text.h"
+#include "worker/data/block.h"
+
+enum { ROUND_BLOCKS = 64 }; /* read side by side before their rows are put together */
+
+bool truncation_parse(const char *name, enum truncation *out)
+{
+    static const char *const names[] = {"error", "drop", "thought"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(names[i], name)) {
+            *out = (enum truncation)i;
+            return true;
+        }
+    return false;
+}
+
+static void problems_print(const struct problems *problems, struct text *out)
+{
+    for (int i = 0; i < problems->shown; i++)
+        text_printf(out, "%s  %s", i ? "\n" : "", problems->lines[i]);
+}
+
+static enum status reserve(struct dataset *dataset, int64_t rows, int64_t tokens, struct error *err)
+{
+    if (rows > dataset->row_capacity) {
+        size_t n = (size_t)rows * 2;
+        int64_t *starts = mem_realloc(dataset->starts, n + 1, sizeof *starts);
+        if (starts) {
+            if (!dataset->starts)
+                starts[0] = 0;
+            dataset->starts = starts;
+        }
+        float *weights = starts ? mem_realloc(dataset->weights, n, sizeof *weights) : NULL;
+        if (!weights)
+            FAIL(err, STATUS_NOMEM, "no memory for %lld rows", (long long)rows);
+        dataset->weights = weights;
+        dataset->row_capacity = (int64_t)n;
+    }
+    if (tokens > dataset->token_capacity) {
+        size_t n = (size_t)(tokens + tokens / 4);
+        int32_t *grown = mem_realloc(dataset->tokens, n, sizeof *grown);
+        if (grown)
+            dataset->tokens = grown;
+        uint8_t *spans = grown ? mem_realloc(dataset->spans, n, sizeof *spans) : NULL;
+        if (!spans)
+            FAIL(err, STATUS_NOMEM, "no memory for the data set: %lld tokens", (long long)tokens);
+        dataset->spans = spans;
+        dataset->token_capacity = (int64_t)n;
+    }
+    return STATUS_OK;
+}
+
+/* Adds the counts of a block; `rows` is the number of the block's first row in the data set. */
+static void stats_add(struct dataset_stats *sum, const struct block *block, int64_t rows)
+{
+    const struct dataset_stats *more = &block->stats;
+    for (int i = 0; i < block->rows; i++)
+        if (block->lengths[i] > sum->longest) {
+            sum->longest = block->lengths[i];
+            sum->longest_row = rows + i;
+        }
+    sum->kept += more->kept;
+    sum->skipped += more->skipped;
+    sum->too_long += more->too_long;
+    sum->shortened += more->shortened;
+    sum->thoughts += more->thoughts;
+    sum->special_text += more->special_text;
+    for (int span = 0; span < SPAN_COUNT; span++)
+        sum->tokens[span] += more->tokens[span];
+}
+
+/* Moves a block's rows behind the `rows` that are there. */
+static enum status take_block(struct dataset *dataset, int64_t *rows, struct block *block, struct error *err)
+{
+    if (!block->rows)
+        return STATUS_OK;
+    int64_t first = *rows ? dataset->starts[*rows] : 0;
+    TRY(reserve(dataset, *rows + block->rows, first + (int64_t)block->n_tokens, err));
+    memcpy(dataset->tokens + first, block->tokens, block->n_tokens * sizeof *block->tokens);
+    memcpy(dataset->spans + first, block->spans, block->n_tokens);
+    for (int i = 0; i < block->rows; i++, (*rows)++) {
+        dataset->weights[*rows] = block->weights[i];
+        dataset->starts[*rows + 1] = dataset->starts[*rows] + block->lengths[i];
+    }
+    return STATUS_OK;
+}
+
+struct outcome {
+    int64_t rows; /* in the data set with the new ones */
+    int64_t refused_long;
+    struct dataset_stats stats;
+    struct problems problems;
+};
+
+static void read_block(void *context, int task, int thread)
+{
+    (void)thread;
+    block_read((struct block *)context + task);
+}
+
+static enum status read_round(struct dataset *dataset, struct block *blocks, int count, struct threads *pool,
+                              struct outcome *outcome, struct error *err)
+{
+    threads_run(pool, count, read_block, blocks);
+    for (int i = 0; i < count; i++) {
+        struct block *block = &blocks[i];
+        if (block->status != STATUS_OK) {
+            if (err)
+                *err = block->err;
+            return block->status;
+        }
+        stats_add(&outcome->stats, block, outcome->rows);
+        TRY(take_block(dataset, &outcome->rows, block, err));
+        outcome->refused_long += block->refused_long;
+        for (int p = 0; p < block->problems.shown; p++)
+            problems_add(&outcome->problems, block->problems.lines[p]);
+        block_reset(block);
+    }
+    return STATUS_OK;
+}
+
+static enum status read_all(struct dataset *dataset, const struct block_source *source, struct threads *pool,
+                            struct outcome *outcome, struct error *err)
+{
+    struct block *blocks = mem_alloc(ROUND_BLOCKS, sizeof *blocks);
+    if (!blocks)
+        FAIL(err, STATUS_NOMEM, "no memory to read '%s'", source->spec->path);
+    enum status st = STATUS_OK;
+    for (int64_t at = 0; at < source->count && st == STATUS_OK;) {
+        int used = 0;
+        for (; used < ROUND_BLOCKS && at < source->count; used++) {
+            int64_t left = source->count - at;
+            blocks[used].source = source;
+            blocks[used].arena.block_bytes = 1 << 14;
+            blocks[used].first = at;
+            blocks[used].count = left < BLOCK_ROWS ? left : BLOCK_ROWS;
+            at += blocks[used].count;
+        }
+        st = read_round(dataset, blocks, used, pool, outcome, err);
+    }
+    for (int i = 0; i < ROUND_BLOCKS; i++)
+        block_free(&blocks[i]);
+    mem_free(blocks);
+    return st;
+}
+
+static enum status find_records(struct block_source *l, struct error *err)
+{
+    for (bool found;; l->count++) {
+        if (l->spec->max_samples >= 0 && l->count == l->spec->max_samples)
+            break;
+        struct jsonl_record record;
+        TRY(jsonl_next(&l->reader, &record, &found, err));
+        if (!found)
+            break;
+        if (l->count == l->capacity) {
+            size_t n = l->capacity ? (size_t)l->capacity * 2 : 256;
+            struct jsonl_record *grown = mem_realloc(l->records, n, sizeof *grown);
+            if (!grown)
+                FAIL(err, STATUS_NOMEM, "no memory for the list of rows of '%s'", l->spec->path);
+            l->records = grown;
+            l->capacity = (int64_t)n;
+        }
+        l->records[l->count] = record;
+    }
+    if (!l->count)
+        FAIL(err, STATUS_DATA, "'%s' holds no rows%s", l->spec->path,
+             l->spec->max_samples == 0 ? " because max_samples is 0" : "; it should have one JSON object per line");
+    return STATUS_OK;
+}
+
+/* Takes the named format, or the one of the first row that can be read at all. */
+static enum status choose_format(struct block_source *l, struct error *err)
+{
+    if (l->spec->format && *l->spec->format && strcmp(l->spec->format, "auto"))
+        return row_format_find(l->spec->format, &l->format, err);
+    enum status st = STATUS_DATA;
+    for (int64_t i = 0; i < l->count && i < BLOCK_ROWS && !l->format; i++) {
+        struct json *row;
+        struct error later;
+        struct error *place = i ? &later : err; /* the first row's message is the one to show */
+        if (jsonl_parse(&l->reader, &l->records[i], &row, place) == STATUS_OK) {
+            st = row_format_detect(row, l->spec->path, l->records[i].line, &l->format, place);
+            json_free(row);
+        }
+    }
+    return l->format ? STATUS_OK : st;
+}
+
+/* Decides whether what was found can be used. */
+static enum status judge(const struct block_source *l, const struct outcome *o, struct error *err)
+{
+    const struct dataset_stats *s = &o->stats;
+    const struct dataset_rules *rules = l->rules;
+    int64_t bad = s->skipped;
+    struct text text = {0};
+    text_printf(&text, "data set '%s' ('%s'): ", l->spec->name, l->spec->path);
+    if (bad && rules->strict)
+        text_printf(&text, "%lld bad rows of %lld; repair them, or set strict: false to skip them", (long long)bad,
+                    (long long)l->count);
+    else if (rules->max_bad_rows >= 0 && bad > rules->max_bad_rows)
+        text_printf(&text, "%lld bad rows of %lld, more than max_bad_rows %lld", (long long)bad, (long long)l->count,
+                    (long long)rules->max_bad_rows);
+    else if (o->refused_long)
+        text_printf(&text, "%lld rows of %lld are longer than max_length %d", (long long)o->refused_long,
+                    (long long)l->count, rules->max_length);
+    else if (!s->kept)
+        text_printf(&text, "no row of %lld can be used: %lld bad, %lld longer than max_length %d", (long long)l->count,
+                    (long long)bad, (long long)s->too_long, rules->max_length);
+    else {
+        text_free(&text);
+        return STATUS_OK;
+    }
+    text_printf(&text, "; the first %d:\n", o->problems.shown);
+    problems_print(&o->problems, &text);
+    enum status st = text.failed ? STATUS_NOMEM : STATUS_DATA;
+    error_set(err, st, "%s", text.failed ? "no memory to list the bad rows" : text.data);
+    text_free(&text);
+    return st;
+}
+
+static enum status task_index(struct dataset *dataset, const char *name, int *out, struct error *err)
+{
+    for (*out = 0; *out < dataset->n_tasks; (*out)++)
+        if (!strcmp(dataset->tasks[*out], name))
+            return STATUS_OK;
+    char **tasks = mem_realloc(dataset->tasks, (size_t)dataset->n_tasks + 1, sizeof *tasks);
+    if (tasks)
+        dataset->tasks = tasks;
+    char *copy = tasks ? mem_strdup(name) : NULL;
+    if (!copy)
+        FAIL(err, STATUS_NOMEM, "no memory for the task '%s'", name);
+    dataset->tasks[dataset->n_tasks++] = copy;
+    return STATUS_OK;
+}
+
+enum status dataset_name_tasks(struct dataset *dataset, char *const *tasks, int count, struct error *err)
+{
+    int index;
+    for (int i = 0; i < count; i++)
+        TRY(task_index(dataset, tasks[i], &index, err));
+    return STATUS_OK;
+}
+
+/* Makes the new rows part of the data set: all memory is found before anything is changed. */
+static enum status add_part(struct dataset *dataset, const struct block_source *l, struct outcome *o, struct error *err)
+{
+    struct dataset_part *parts = mem_realloc(dataset->parts, (size_t)dataset->n_parts + 1, sizeof *parts);
+    if (!parts)
+        FAIL(err, STATUS_NOMEM, "no memory for the data set '%s'", l->spec->name);
+    dataset->parts = parts;
+    struct dataset_part part = {.format = row_format_name(l->format), .first_row = dataset->rows, .stats = o->stats};
+    part.stats.read = l->count;
+    struct text problems = {0};
+    problems_print(&o->problems, &problems);
+    part.problems = problems.data;
+    part.name = mem_strdup(l->spec->name);
+    enum status st = STATUS_OK;
+    if (problems.failed || !part.name)
+        st = error_set(err, STATUS_NOMEM, "no memory for the data set '%s'", l->spec->name);
+    if (st == STATUS_OK)
+        st = task_index(dataset, l->spec->task && *l->spec->task ? l->spec->task : l->spec->name, &part.task, err);
+    if (st != STATUS_OK) {
+        mem_free(part.name);
+        mem_free(part.problems);
+        return st;
+    }
+    dataset->parts[dataset->n_parts++] = part;
+    dataset->rows = o->rows;
+    return STATUS_OK;
+}
+
+static enum status load_named(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_rules *rules,
+                              const struct tokenizer *tokenizer, struct threads *pool, struct error *err)
+{
+    struct block_source source = {.spec = spec, .rules = rules, .tokenizer = tokenizer};
+    struct outcome outcome = {.rows = dataset->rows};
+    enum status st;
+    TRY_OR(done, st, jsonl_open(spec->path, &source.reader, err));
+    TRY_OR(done, st, find_records(&source, err));
+    TRY_OR(done, st, choose_format(&source, err));
+    TRY_OR(done, st, read_all(dataset, &source, pool, &outcome, err));
+    TRY_OR(done, st, judge(&source, &outcome, err));
+    st = add_part(dataset, &source, &outcome, err);
+done:
+    if (st != STATUS_OK && st != STATUS_DATA)
+        error_prefix(err, "data set '%s'", spec->name);
+    problems_clear(&outcome.problems);
+    mem_free(source.records);
+    jsonl_close(&source.reader);
+    return st;
+}
+
+enum status dataset_load(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_rules *rules,
+                         const struct tokenizer *tokenizer, struct threads *pool, struct error *err)
+{
+    if (spec->name && *spec->name)
+        return load_named(dataset, spec, rules, tokenizer, pool, err);
+    const char *slash = strrchr(spec->path, '/');
+    const char *file = slash ? slash + 1 : spec->path;
+    const char *dot = strrchr(file, '.');
+    struct dataset_spec named = *spec;
+    char *name = mem_strndup(file, dot && dot > file ? (size_t)(dot - file) : strlen(file));
+    if (!name)
+        FAIL(err, STATUS_NOMEM, "no memory for the name of '%s'", spec->path);
+    named.name = name;
+    enum status st = load_named(dataset, &named, rules, tokenizer, pool, err);
+    mem_free(name);
+    return st;
+}
+
+void dataset_free(struct dataset *dataset)
+{
+    for (int i = 0; i < dataset->n_parts; i++) {
+        mem_free(dataset->parts[i].name);
+        mem_free(dataset->parts[i].problems);
+    }
+    for (int i = 0; i < dataset->n_tasks; i++)
+        mem_free(dataset->tasks[i]);
+    mem_free(dataset->parts);
+    mem_free(dataset->tasks);
+    mem_free(dataset->starts);
+    mem_free(dataset->tokens);
+    mem_free(dataset->spans);
+    mem_free(dataset->weights);
+    *dataset = (struct dataset){0};
+}
+
+struct row dataset_row(const struct dataset *dataset, int64_t index)
+{
+    int part = dataset->n_parts - 1;
+    while (part > 0 && dataset->parts[part].first_row > index)
+        part--;
+    int64_t start = dataset->starts[index];
+    return (struct row){.tokens = dataset->tokens + start, .spans = dataset->spans + start,
+                        .n_tokens = (int)(dataset->starts[index + 1] - start), .task = dataset->parts[part].task,
+                        .weight = dataset->weights[index]};
+}
+
+enum status dataset_slot_batch(const struct dataset *dataset, struct order *order, int64_t step, int slot,
+                               const float span_weights[SPAN_COUNT], struct batch *batch, struct error *err)
+{
+    batch_clear(batch);
+    uint32_t *rows = mem_alloc((size_t)order->slot_rows, sizeof *rows);
+    if (!rows)
+        FAIL(err, STATUS_NOMEM, "no memory for a list of %d rows", order->slot_rows);
+    int count = order_slot(order, step, slot, rows);
+    enum status st = STATUS_OK;
+    for (int i = 0; i < count && st == STATUS_OK; i++) {
+        struct row row = dataset_row(dataset, rows[i]);
+        st = batch_append(batch, &row, span_weights, err);
+    }
+    mem_free(rows);
+    return st;
+}
+
+int64_t dataset_eval_batches(const struct dataset_part *part, int batch_rows)
+{
+    return (part->stats.kept + batch_rows - 1) / batch_rows;
+}
+
+enum status dataset_eval_batch(const struct dataset *dataset, const struct dataset_part *part, int batch_rows,
+                               int64_t index, const float span_weights[SPAN_COUNT], struct batch *batch,
+                               struct error *err)
+{
+    batch_clear(batch);
+    int64_t first = index * batch_rows;
+    for (int64_t i = first; i < first + batch_rows && i < part->stats.kept; i++) {
+        struct row row = dataset_row(dataset, part->first_row + i);
+        TRY(batch_append(batch, &row, span_weights, err));
+    }
+    return STATUS_OK;
+}
