@@ -1,1 +1,0 @@
-typedef int proto_placeholder; /* until the first real file */

@@ -1,0 +1,144 @@
+#include "proto/transport.h"
+
+#include <sched.h>
+#include <time.h>
+
+#include "proto/transport_ops.h"
+
+int transport_rank(const struct transport *t)
+{
+    return t->rank;
+}
+
+int transport_size(const struct transport *t)
+{
+    return t->size;
+}
+
+static enum status check(const struct transport *t, const char *what, int peer, const void *bytes, size_t size,
+                         struct error *err)
+{
+    if (peer < 0 || peer >= t->size || peer == t->rank)
+        FAIL(err, STATUS_INTERNAL, "rank %d was to %s rank %d of %d", t->rank, what, peer, t->size);
+    if (!bytes || size < 1 || size > TRANSPORT_MAX_BYTES)
+        FAIL(err, STATUS_USAGE, "rank %d was to %s rank %d %zu bytes; allowed are 1..%d", t->rank, what, peer, size,
+             TRANSPORT_MAX_BYTES);
+    return STATUS_OK;
+}
+
+enum status transport_post(struct transport *t, int dest, const void *bytes, size_t size, struct error *err)
+{
+    TRY(check(t, "post to", dest, bytes, size, err));
+    return t->ops->post(t, dest, bytes, size, NULL, err);
+}
+
+enum status transport_post_in_place(struct transport *t, int dest, const void *bytes, size_t size, struct transfer **out,
+                                    struct error *err)
+{
+    TRY(check(t, "post to", dest, bytes, size, err));
+    return t->ops->post(t, dest, bytes, size, out, err);
+}
+
+static enum status check_tag(const struct transport *t, uint32_t tag, struct error *err)
+{
+    if (tag >= TRANSPORT_TAGS)
+        FAIL(err, STATUS_USAGE, "rank %d was to move a payload with tag %u; tags are below %d", t->rank, tag, TRANSPORT_TAGS);
+    return STATUS_OK;
+}
+
+enum status transport_send(struct transport *t, int dest, uint32_t tag, const void *data, size_t bytes,
+                           struct transfer **out, struct error *err)
+{
+    TRY(check(t, "send to", dest, data, bytes, err));
+    TRY(check_tag(t, tag, err));
+    return t->ops->send(t, dest, tag, data, bytes, out, err);
+}
+
+enum status transport_receive(struct transport *t, int source, uint32_t tag, void *data, size_t bytes,
+                              struct transfer **out, struct error *err)
+{
+    TRY(check(t, "receive from", source, data, bytes, err));
+    TRY(check_tag(t, tag, err));
+    return t->ops->receive(t, source, tag, data, bytes, out, err);
+}
+
+bool transport_done(struct transport *t, struct transfer *transfer)
+{
+    if (!transfer->done)
+        return false;
+    t->ops->release(t, transfer);
+    return true;
+}
+
+enum status transport_poll(struct transport *t, struct arrival *out, bool *arrived, struct error *err)
+{
+    *arrived = false;
+    TRY(t->ops->poll(t, out, arrived, err));
+    t->progressed = t->progressed || *arrived;
+    return STATUS_OK;
+}
+
+static int64_t now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+enum {
+    ARRIVAL_PROBES = 20, ARRIVAL_FIRST_US = 20, ARRIVAL_DOUBLINGS = 5, ARRIVAL_US = 1000,
+    MOVING_YIELDS = 200, MOVING_US = 50, MOVING_SLOW_US = 500,
+    SLOW_AFTER_US = 200000, /* that long without any completion: the peer has other things to do */
+    LONG_AFTER_US = 1000000, LONG_US = 4000,
+};
+
+void transport_idle(struct transport *t, bool moving)
+{
+    if (t->progressed) {
+        t->progressed = false;
+        t->misses = 0;
+    }
+    t->misses++;
+    if (t->misses <= (moving ? MOVING_YIELDS : ARRIVAL_PROBES)) {
+        if (moving)
+            sched_yield();
+        t->idle_since_us = 0;
+        return;
+    }
+    int64_t now = now_us();
+    if (!t->idle_since_us)
+        t->idle_since_us = now;
+    int64_t idle_us = now - t->idle_since_us;
+    long us;
+    if (idle_us > LONG_AFTER_US) {
+        us = LONG_US;
+    } else if (moving) {
+        us = idle_us > SLOW_AFTER_US ? MOVING_SLOW_US : MOVING_US;
+    } else {
+        int doublings = t->misses - ARRIVAL_PROBES - 1;
+        us = doublings > ARRIVAL_DOUBLINGS ? ARRIVAL_US : ARRIVAL_FIRST_US << doublings;
+    }
+    t->ops->sleep(t, us);
+}
+
+uint32_t transport_next_tag(uint32_t tag)
+{
+    return (tag + 1) % TRANSPORT_TAGS;
+}
+
+void transport_free(struct transport *t)
+{
+    if (t)
+        t->ops->close(t, true);
+}
+
+void transport_abandon(struct transport *t)
+{
+    if (t)
+        t->ops->close(t, false);
+}
+
+void transport_abort(struct transport *t, int exit_code)
+{
+    t->ops->abort(t, exit_code);
+}
