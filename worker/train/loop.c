@@ -417,7 +417,7 @@ static void farewell(struct loop *l, enum status st, const struct error *why)
 
 enum status worker_loop(const struct loop_config *config, struct error *err)
 {
-    struct loop *l;
+    struct loop *l = NULL;
     enum status st = loop_create(config, &l, err);
     if (st != STATUS_OK) {
         worker_fail(config->transport, config->server, st, err);

@@ -1,0 +1,52 @@
+/* What server and workers of a run both need, loaded from the options in one place: model, tokenizer, rows.
+ * Must not know: ranks, messages. */
+#ifndef LAUNCH_RUN_H
+#define LAUNCH_RUN_H
+
+#include "common/options.h"
+#include "common/params.h"
+#include "common/status.h"
+#include "common/text.h"
+#include "common/threads.h"
+#include "worker/data/dataset.h"
+#include "worker/data/template.h"
+#include "worker/data/tokenizer.h"
+#include "worker/model/model.h"
+#include "worker/train/loop.h"
+
+struct run {
+    const struct options *options; /* borrowed */
+    struct threads *pool;          /* borrowed */
+    struct model_config config;
+    struct text config_json; /* config.json of the model: the folder's own, or made from the architecture file */
+    struct tokenizer *tokenizer;
+    const struct chat_template *template;
+    struct params table;
+    struct chunks chunks;
+    struct dataset train, eval; /* parts of eval: one per evaluation set */
+    float span_weights[SPAN_COUNT];
+    struct order order; /* after run_plan */
+};
+
+/* Loads all that the options name, checking as it goes. On failure the run is released. */
+enum status run_load(const struct options *options, struct threads *pool, struct run *out, struct error *err);
+void run_free(struct run *run);
+
+/* Lays the rows out over steps and slots. */
+enum status run_plan(struct run *run, int slots, struct error *err);
+/* Steps of the whole run: max_steps, or the epochs. */
+int64_t run_total_steps(const struct run *run);
+/* Batches of one evaluation set. */
+int run_eval_batches(const struct run *run, int set);
+/* Batches as the training loop asks for them; `run` must outlive it. */
+struct batch_source run_batches(struct run *run);
+
+/* Folder whose tokenizer files and config belong to the run's model, for carrying them along. */
+const char *run_tokenizer_path(const struct options *options);
+/* Threads for this rank: the option, or the cores of the node shared among its ranks. */
+int run_threads(int64_t wanted, int ranks_on_node);
+/* Model configuration and its config.json from model_name_or_path or model_config alone. */
+enum status run_model_config(const struct options *options, const struct tokenizer *tokenizer, struct model_config *out,
+                             struct text *json, struct error *err);
+
+#endif

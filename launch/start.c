@@ -1,0 +1,198 @@
+#include "launch/start.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/files.h"
+#include "common/memory.h"
+#include "worker/model/import.h"
+
+static bool wants_resume(const struct options *o)
+{
+    return o->resume_from_checkpoint && strcmp(o->resume_from_checkpoint, "false");
+}
+
+/* The snapshot to go on from; NULL when there is none yet, which a supervised run may meet after an early death. */
+static enum status find_snapshot(const struct options *o, struct snapshot **out, struct text *notes, struct error *err)
+{
+    *out = NULL;
+    if (!wants_resume(o))
+        return STATUS_OK;
+    if (strcmp(o->resume_from_checkpoint, "true"))
+        return snapshot_open(o->resume_from_checkpoint, out, err);
+    char *dir = path_join(o->output_dir, "snapshots");
+    int64_t *steps = NULL;
+    int count = 0;
+    enum status st = dir ? snapshot_list(dir, &steps, &count, err) : error_set(err, STATUS_NOMEM, "no memory for a path");
+    if (st == STATUS_OK && count > 0)
+        st = snapshot_open_latest(dir, out, notes, err);
+    else if (st == STATUS_OK)
+        text_printf(notes, "nothing to resume in '%s' yet: starting from the beginning\n", dir);
+    mem_free(steps);
+    mem_free(dir);
+    return st;
+}
+
+/* Only what a run itself makes: its snapshots, their `latest` and the metrics. */
+static enum status remove_earlier_run(const char *folder, struct error *err)
+{
+    int64_t *steps = NULL;
+    int count = 0;
+    struct text path = {0};
+    text_printf(&path, "%s/snapshots", folder);
+    if (path.failed)
+        FAIL(err, STATUS_NOMEM, "no memory for a path");
+    enum status st = snapshot_list(path.data, &steps, &count, err);
+    for (int i = -2; st == STATUS_OK && i < count; i++) {
+        char name[SNAPSHOT_STRING_SIZE] = "latest";
+        if (i >= 0)
+            snapshot_file_name(steps[i], name);
+        text_clear(&path);
+        if (i == -2)
+            text_printf(&path, "%s/metrics.jsonl", folder);
+        else
+            text_printf(&path, "%s/snapshots/%s", folder, name);
+        if (unlink(path.data) && errno != ENOENT)
+            st = error_set(err, STATUS_IO, "cannot remove '%s': %s", path.data, strerror(errno));
+    }
+    mem_free(steps);
+    text_free(&path);
+    return st;
+}
+
+/* A new run must not write over an old one. */
+static enum status claim_folder(const struct options *o, bool resuming, struct error *err)
+{
+    if (!resuming && !folder_is_empty(o->output_dir)) {
+        if (!o->overwrite_output_dir)
+            FAIL(err, STATUS_USAGE,
+                 "output_dir: '%s' is not empty; go on from it with --resume_from_checkpoint true, start over with "
+                 "--overwrite_output_dir, or name another folder",
+                 o->output_dir);
+        TRY(remove_earlier_run(o->output_dir, err));
+    }
+    return folder_make(o->output_dir, err);
+}
+
+static enum status take_over(struct start *s, struct options *o, const struct snapshot *snapshot, struct error *err)
+{
+    char *saved = NULL;
+    size_t size;
+    s->meta = *snapshot_meta(snapshot);
+    s->resumed_from = mem_strdup(snapshot_path(snapshot));
+    if (!s->resumed_from)
+        FAIL(err, STATUS_NOMEM, "no memory for a path");
+    if (o->ps.slots == 0)
+        o->ps.slots = s->meta.slots;
+    TRY(snapshot_text(snapshot, "options", &saved, &size, err));
+    enum status st = options_check_resume(o, saved, size, &s->notes, err);
+    mem_free(saved);
+    if (st != STATUS_OK) {
+        error_prefix(err, "cannot resume from '%s'", s->resumed_from);
+        return st;
+    }
+    return snapshot_text(snapshot, "history", &s->history, &s->history_size, err);
+}
+
+static enum status make_optimizer(struct start *s, const struct options *o, struct error *err)
+{
+    struct optimizer_options settings = {.beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .epsilon = o->adam_epsilon,
+                                         .weight_decay = o->weight_decay, .momentum = o->momentum, .nesterov = o->nesterov};
+    TRY(optimizer_create(o->optim, &settings, &s->run.table, &s->run.chunks, &s->optimizer, err));
+    return shard_create(&s->run.chunks, optimizer_n_states(s->optimizer), optimizer_state_names(s->optimizer), &s->shard, err);
+}
+
+static enum status fill_parameters(struct start *s, const struct options *o, const struct snapshot *snapshot, struct error *err)
+{
+    if (snapshot) {
+        struct snapshot_target targets[SNAPSHOT_MAX_STATES];
+        for (int i = 0; i < s->shard->n_states; i++)
+            targets[i] = (struct snapshot_target){s->shard->state_names[i], s->shard->states[i]};
+        return snapshot_load(snapshot, &s->run.table, s->shard->parameters, s->shard->n_states, targets, err);
+    }
+    if (o->model_config) {
+        params_initialise(&s->run.table, (uint64_t)o->seed, s->shard->parameters);
+        return STATUS_OK;
+    }
+    struct import_report report;
+    TRY(model_import(o->model_name_or_path, &s->run.config, &s->run.table, s->shard->parameters, &report, err));
+    if (report.unknown_extras)
+        text_printf(&s->notes, "%d tensors of '%s' are not part of the model and were left out, for example '%s'\n",
+                    report.unknown_extras, o->model_name_or_path, report.example);
+    return STATUS_OK;
+}
+
+static enum status make_schedule(struct start *s, const struct options *o, struct error *err)
+{
+    enum schedule_type type;
+    struct schedule_kwargs kwargs = {.num_cycles = o->lr_num_cycles, .min_lr = o->min_lr, .min_lr_rate = o->min_lr_rate};
+    if (o->lr_milestones.count != o->lr_factors.count || o->lr_milestones.count > SCHEDULE_MAX_MILESTONES)
+        FAIL(err, STATUS_USAGE, "lr_milestones and lr_factors must have the same length, at most %d; found %zu and %zu",
+             SCHEDULE_MAX_MILESTONES, o->lr_milestones.count, o->lr_factors.count);
+    kwargs.milestones = (int)o->lr_milestones.count;
+    for (int i = 0; i < kwargs.milestones; i++) {
+        kwargs.at[i] = o->lr_milestones.items[i];
+        kwargs.factor[i] = o->lr_factors.items[i];
+    }
+    TRY(schedule_parse(o->lr_scheduler_type, &type, err));
+    return schedule_make(type, o->learning_rate, s->total_steps, o->warmup_steps, o->warmup_ratio, &kwargs, &s->schedule, err);
+}
+
+static enum status load(struct start *s, struct options *o, int workers, int ranks_on_node, struct snapshot **snapshot,
+                        struct error *err)
+{
+    TRY(find_snapshot(o, snapshot, &s->notes, err));
+    if (*snapshot)
+        TRY(take_over(s, o, *snapshot, err));
+    else
+        s->meta = (struct snapshot_meta){.best_step = -1};
+    if (o->ps.slots == 0)
+        o->ps.slots = workers * o->gradient_accumulation_steps;
+    s->slots = (int)o->ps.slots;
+    if (workers > s->slots)
+        FAIL(err, STATUS_USAGE, "%d workers but only %d slots: raise ps.slots or start at most %d ranks", workers, s->slots,
+             s->slots + 1);
+    int64_t wanted = o->ps.threads > 0 ? o->ps.threads : o->threads;
+    TRY(threads_create(run_threads(wanted, ranks_on_node), &s->pool, err));
+    TRY(run_load(o, s->pool, &s->run, err));
+    TRY(run_plan(&s->run, s->slots, err));
+    s->total_steps = run_total_steps(&s->run);
+    TRY(make_schedule(s, o, err));
+    TRY(make_optimizer(s, o, err));
+    TRY(fill_parameters(s, o, *snapshot, err));
+    TRY(claim_folder(o, wants_resume(o), err));
+    s->meta.max_steps = s->total_steps;
+    s->meta.slots = s->slots;
+    s->meta.global_batch = s->slots * o->per_device_train_batch_size;
+    s->meta.seed = o->seed;
+    s->meta.data_seed = o->data_seed;
+    s->meta.chunk_values = o->ps.chunk_values;
+    if (s->notes.failed)
+        FAIL(err, STATUS_NOMEM, "no memory for notes");
+    return STATUS_OK;
+}
+
+enum status start_load(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err)
+{
+    struct snapshot *snapshot = NULL;
+    *out = (struct start){0};
+    enum status st = load(out, options, workers, ranks_on_node, &snapshot, err);
+    snapshot_close(snapshot);
+    if (st != STATUS_OK)
+        start_free(out);
+    return st;
+}
+
+void start_free(struct start *s)
+{
+    run_free(&s->run);
+    shard_free(s->shard);
+    optimizer_free(s->optimizer);
+    threads_free(s->pool);
+    mem_free(s->history);
+    mem_free(s->resumed_from);
+    text_free(&s->notes);
+    *s = (struct start){0};
+}

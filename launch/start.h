@@ -1,0 +1,31 @@
+/* Where a run begins: everything rank 0 loads before the first step, anew or from a snapshot.
+ * Must not know: messages. */
+#ifndef LAUNCH_START_H
+#define LAUNCH_START_H
+
+#include "launch/run.h"
+#include "ps/optimizer/optimizer.h"
+#include "ps/schedule.h"
+#include "ps/shard.h"
+#include "ps/snapshot.h"
+
+struct start {
+    struct run run;
+    struct threads *pool;
+    int slots;
+    int64_t total_steps;
+    struct optimizer *optimizer;
+    struct shard *shard; /* parameters are filled */
+    struct schedule schedule;
+    struct snapshot_meta meta; /* state of the run so far; all zero for a new one but best_step = -1 */
+    char *history;             /* metrics so far as JSON lines, NULL for a new run */
+    size_t history_size;
+    char *resumed_from; /* path of the snapshot, NULL for a new run */
+    struct text notes;  /* what a person should know about the start, one line each */
+};
+
+/* Fixes ps.slots in the options where they leave it open. On failure everything is released. */
+enum status start_load(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err);
+void start_free(struct start *start);
+
+#endif

@@ -1,0 +1,132 @@
+/* `worker run.yaml`: rank 0 serves, every other rank works. Without mpirun one process does both, in two threads.
+ * Must not know: what a run is made of. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/options.h"
+#include "common/signals.h"
+#include "launch/serve.h"
+#include "launch/work.h"
+#include "proto/transport_local.h"
+#include "proto/transport_mpi.h"
+
+static void print_help(void)
+{
+    struct text help = {0};
+    text_puts(&help, "usage: mpirun -n RANKS worker RUN.yaml [key=value ...]\n"
+                     "       worker RUN.yaml [key=value ...]\n\n"
+                     "Trains as the run file says. Rank 0 is the parameter server, every other rank a worker; without\n"
+                     "mpirun one process is both. Keys may be given as key=value, --key value or --key=value, those of\n"
+                     "`ps` as ps.slots=16.\n\n"
+                     "SIGTERM and Ctrl-C write a snapshot and leave with status 75; SIGUSR1 writes one and goes on.\n"
+                     "Exit status: 0 done, 75 stopped after a snapshot, 2 usage or configuration, 3 data or file\n"
+                     "damaged, 4 not-a-number, 5 internal.\n\n");
+    options_help(&help);
+    fputs(help.failed ? "no memory for the help text\n" : help.data, stdout);
+    text_free(&help);
+}
+
+struct helper {
+    struct transport *transport;
+    int status;
+};
+
+static void *work_beside(void *context)
+{
+    struct helper *helper = context;
+    helper->status = work(helper->transport, 1);
+    return NULL;
+}
+
+/* Server and worker as two threads of this process. */
+static int run_alone(int argc, char **argv)
+{
+    struct error err;
+    struct transport *ends[2];
+    if (transport_local_create(2, ends, &err) != STATUS_OK) {
+        log_error("%s", err.text);
+        return status_exit_code(err.code);
+    }
+    signals_install();
+    log_init(LOG_INFO, -1);
+    struct helper helper = {ends[1], 0};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, work_beside, &helper)) {
+        log_error("cannot start a thread for the worker");
+        return status_exit_code(STATUS_NOMEM);
+    }
+    bool clean;
+    int status = serve(ends[0], argv[1], argc - 2, argv + 2, 1, &clean);
+    if (!clean)
+        transport_abort(ends[0], status); /* wakes the worker, whatever it waits for */
+    pthread_join(thread, NULL);
+    transport_free(ends[1]);
+    transport_free(ends[0]);
+    return status;
+}
+
+/* Ranks of this job on this node, as the launcher says; 0 if it does not. */
+static int ranks_on_node(void)
+{
+    const char *text = getenv("MPI_LOCALNRANKS");
+    return text ? atoi(text) : 0;
+}
+
+static int run_ranks(struct transport *transport, int argc, char **argv)
+{
+    int size = transport_size(transport), rank = transport_rank(transport);
+    int local = ranks_on_node() > 0 ? ranks_on_node() : size;
+    bool clean = true;
+    signals_install();
+    log_init(LOG_INFO, rank);
+    int status = rank == 0 ? serve(transport, argv[1], argc - 2, argv + 2, local, &clean) : work(transport, local);
+    if (clean) {
+        transport_free(transport);
+        return status;
+    }
+    transport_abort(transport, status);
+    _exit(status);
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            print_help();
+            return 0;
+        }
+        if (!strcmp(argv[i], "--version")) {
+            printf("loar %s\n", LOAR_VERSION);
+            return 0;
+        }
+    }
+    if (argc < 2) {
+        fputs("worker: no run file given; usage: mpirun -n RANKS worker RUN.yaml [key=value ...], or worker --help\n", stderr);
+        return status_exit_code(STATUS_USAGE);
+    }
+    if (!strcmp(argv[1], "--config")) { /* `worker --config run.yaml` as other trainers have it */
+        argv[1] = argv[0];
+        argv++;
+        argc--;
+        if (argc < 2) {
+            fputs("worker: --config needs a run file\n", stderr);
+            return status_exit_code(STATUS_USAGE);
+        }
+    }
+    struct error err;
+    struct transport *transport;
+    if (!transport_mpi_launched())
+        return run_alone(argc, argv);
+    if (transport_mpi_create(&argc, &argv, &transport, &err) != STATUS_OK) {
+        log_error("%s", err.text);
+        return status_exit_code(err.code);
+    }
+    if (transport_size(transport) > 1)
+        return run_ranks(transport, argc, argv);
+    transport_free(transport);
+    return run_alone(argc, argv);
+}
