@@ -20,14 +20,19 @@ enum status error_prefix(struct error *err, const char *format, ...)
 {
     if (!err)
         return STATUS_INTERNAL;
-    char old[ERROR_TEXT_SIZE];
-    memcpy(old, err->text, sizeof old);
+    char prefix[1024];
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(err->text, sizeof err->text, format, args);
+    vsnprintf(prefix, sizeof prefix, format, args);
     va_end(args);
-    if (used >= 0 && (size_t)used < sizeof err->text)
-        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", old);
+    size_t size = strlen(prefix), old = strlen(err->text);
+    size_t room = sizeof err->text - size - sizeof ": ";
+    if (old > room)
+        old = room;
+    memmove(err->text + size + 2, err->text, old);
+    memcpy(err->text, prefix, size);
+    memcpy(err->text + size, ": ", 2);
+    err->text[size + 2 + old] = '\0';
     return err->code;
 }
 

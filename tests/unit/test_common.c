@@ -233,9 +233,22 @@ static void arenas_join_blocks(void **state)
     arena_free(&arena);
 }
 
+static void errors_are_prefixed(void **state)
+{
+    (void)state;
+    struct error err;
+    assert_int_equal(error_set(&err, STATUS_DATA, "row %d", 7), STATUS_DATA);
+    assert_int_equal(error_prefix(&err, "file %s", "a.jsonl"), STATUS_DATA);
+    assert_string_equal(err.text, "file a.jsonl: row 7");
+    for (int i = 0; i < 2000; i++)
+        error_prefix(&err, "again");
+    assert_int_equal(strlen(err.text), ERROR_TEXT_SIZE - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(errors_are_prefixed),
         cmocka_unit_test(crc32c_vectors),
         cmocka_unit_test(philox_is_reference),
         cmocka_unit_test(permutation_is_complete),
