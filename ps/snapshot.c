@@ -272,15 +272,15 @@ static enum status point_latest(const char *dir, const char *name, struct error 
 }
 
 /* From a whole temporary file to the newest snapshot. A file that took the name but was not made the newest is
- * removed again, unless it replaced one. */
-static enum status publish(const char *dir, const char *name, const char *temporary, const char *path,
+ * removed again, unless it replaced one. Where `latest` names it and only the last flush failed, it must stay. */
+static enum status publish(const char *dir, int64_t step, const char *name, const char *temporary, const char *path,
                            struct error *err)
 {
     bool replaces = file_exists(path);
     enum status st = file_publish(temporary, path, err);
     if (st == STATUS_OK)
         st = point_latest(dir, name, err);
-    if (st != STATUS_OK && !replaces)
+    if (st != STATUS_OK && !replaces && snapshot_latest_step(dir) != step)
         unlink(path);
     return st;
 }
@@ -315,7 +315,7 @@ enum status snapshot_write(const char *dir, const struct snapshot_view *view, st
     if (st == STATUS_OK) {
         st = write_temporary(temporary.data, view, &meta, &bytes, err);
         if (st == STATUS_OK)
-            st = publish(dir, name, temporary.data, path, err);
+            st = publish(dir, meta.step, name, temporary.data, path, err);
         if (st != STATUS_OK)
             unlink(temporary.data);
     }

@@ -112,8 +112,8 @@ struct snapshot_written {
 };
 
 /* Writes dir/step-<8 digits>.h5 durably and atomically, then dir/latest. The folder is made. On failure nothing is
- * left of the new file, older ones stay as they were, and the message says what failed; short disk space is found
- * before anything is written. Does not prune; see retention.h. `out` may be NULL. */
+ * left of the new file (unless `latest` names it already and only the last flush of the folder failed), older ones stay
+ * as they were, and the message says what failed; short disk space is found before anything is written. Does not prune; see retention.h. `out` may be NULL. */
 enum status snapshot_write(const char *dir, const struct snapshot_view *view, struct snapshot_written *out,
                            struct error *err);
 /* "step-00000100.h5" */

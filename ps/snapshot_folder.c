@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,11 +63,8 @@ enum status snapshot_list(const char *dir, int64_t **steps, int *count, struct e
 
 int64_t snapshot_latest_step(const char *dir)
 {
-    char line[SNAPSHOT_STRING_SIZE] = "";
-    struct text path = {0};
-    text_printf(&path, "%s/latest", dir);
-    FILE *file = path.failed ? NULL : fopen(path.data, "re");
-    text_free(&path);
+    char line[SNAPSHOT_STRING_SIZE] = "", path[PATH_MAX];
+    FILE *file = snprintf(path, sizeof path, "%s/latest", dir) < (int)sizeof path ? fopen(path, "re") : NULL;
     if (!file)
         return -1;
     if (!fgets(line, sizeof line, file))

@@ -51,11 +51,14 @@ enum status seal_write(const char *path, struct error *err)
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         FAIL(err, STATUS_IO, "cannot open '%s' to seal it: %s", path, strerror(errno));
-    ssize_t put_bytes;
-    do
-        put_bytes = pwrite(fd, seal, SEAL_SIZE, 0);
-    while (put_bytes < 0 && errno == EINTR);
-    int reason = put_bytes < 0 ? errno : put_bytes != SEAL_SIZE ? ENOSPC : 0;
+    int reason = 0;
+    for (size_t done = 0; done < SEAL_SIZE && !reason;) {
+        ssize_t got = pwrite(fd, seal + done, SEAL_SIZE - done, (off_t)done);
+        if (got >= 0)
+            done += (size_t)got;
+        else if (errno != EINTR)
+            reason = errno;
+    }
     if (close(fd) && !reason)
         reason = errno;
     if (reason)
