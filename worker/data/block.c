@@ -6,13 +6,15 @@
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 
-/* Keeps the first few messages; where memory is short the count alone remains. */
-void problems_add(struct problems *problems, const char *line)
+enum status problems_add(struct problems *problems, const char *line, struct error *err)
 {
     if (problems->shown == PROBLEMS_SHOWN)
-        return;
-    problems->lines[problems->shown] = mem_strdup(line);
-    problems->shown += problems->lines[problems->shown] != NULL;
+        return STATUS_OK;
+    char *copy = mem_strdup(line);
+    if (!copy)
+        FAIL(err, STATUS_NOMEM, "no memory to list the bad rows");
+    problems->lines[problems->shown++] = copy;
+    return STATUS_OK;
 }
 
 void problems_clear(struct problems *problems)
@@ -159,8 +161,7 @@ static enum status fit(struct block *block, const struct conversation *conversat
     snprintf(message, sizeof message, "%.300s:%lld: %d tokens, more than max_length %d; %s", block->source->spec->path,
              (long long)line, length, rules->max_length,
              refused ? "raise max_length, or set truncation: thought or drop" : "left out");
-    problems_add(&block->problems, message);
-    return STATUS_OK;
+    return problems_add(&block->problems, message, err);
 }
 
 /* STATUS_OK: the row was dealt with. Else: *bad tells a bad row, to be counted, from what stops the load. */
@@ -208,10 +209,9 @@ void block_read(struct block *block)
         arena_reset(&block->arena);
         if (st == STATUS_DATA && bad) {
             block->stats.skipped++;
-            problems_add(&block->problems, block->err.text);
-        } else {
-            block->status = st;
+            st = problems_add(&block->problems, block->err.text, &block->err);
         }
+        block->status = st;
     }
 }
 

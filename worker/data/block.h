@@ -17,7 +17,7 @@ struct problems {
     char *lines[PROBLEMS_SHOWN];
     int shown;
 };
-void problems_add(struct problems *problems, const char *line);
+enum status problems_add(struct problems *problems, const char *line, struct error *err);
 void problems_clear(struct problems *problems);
 
 /* What all blocks of a file read. */

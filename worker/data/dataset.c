@@ -118,7 +118,7 @@ static enum status read_round(struct dataset *dataset, struct block *blocks, int
         TRY(take_block(dataset, &outcome->rows, block, err));
         outcome->refused_long += block->refused_long;
         for (int p = 0; p < block->problems.shown; p++)
-            problems_add(&outcome->problems, block->problems.lines[p]);
+            TRY(problems_add(&outcome->problems, block->problems.lines[p], err));
         block_reset(block);
     }
     return STATUS_OK;
@@ -179,17 +179,21 @@ static enum status choose_format(struct block_source *l, struct error *err)
 {
     if (l->spec->format && *l->spec->format && strcmp(l->spec->format, "auto"))
         return row_format_find(l->spec->format, &l->format, err);
-    enum status st = STATUS_DATA;
+    enum status first = STATUS_OK;
     for (int64_t i = 0; i < l->count && i < BLOCK_ROWS && !l->format; i++) {
         struct json *row;
         struct error later;
         struct error *place = i ? &later : err; /* the first row's message is the one to show */
-        if (jsonl_parse(&l->reader, &l->records[i], &row, place) == STATUS_OK) {
+        enum status st = jsonl_parse(&l->reader, &l->records[i], &row, place);
+        if (st == STATUS_OK) {
             st = row_format_detect(row, l->spec->path, l->records[i].line, &l->format, place);
             json_free(row);
         }
+        if (st == STATUS_NOMEM)
+            FAIL(err, STATUS_NOMEM, "no memory to read the first rows of '%s'", l->spec->path);
+        first = i ? first : st;
     }
-    return l->format ? STATUS_OK : st;
+    return l->format ? STATUS_OK : first;
 }
 
 /* Decides whether what was found can be used. */
