@@ -210,3 +210,135 @@ done:
     text_free(&rows);
     return st;
 }
+
+static enum status set_show(struct show_request *request, const char *name, const char *value, struct error *err)
+{
+    if (!strcmp(name, "rows"))
+        return parse_int(name, value, 0, INT64_MAX, &request->rows, err);
+    if (!strcmp(name, "max_length"))
+        return parse_int(name, value, 2, 1 << 30, &request->max_length, err);
+    if (!strcmp(name, "truncation")) {
+        if (!truncation_parse(value, &request->truncation))
+            FAIL(err, STATUS_USAGE, "--truncation must be error, drop or thought, found '%s'", value);
+    } else if (!strcmp(name, "model")) {
+        request->model = value;
+    } else if (!strcmp(name, "chat_template")) {
+        request->template = value;
+    } else if (!strcmp(name, "format")) {
+        request->format = value;
+    } else {
+        FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar data --help", name);
+    }
+    return STATUS_OK;
+}
+
+static enum status parse_show(int argc, char **argv, struct show_request *out, struct error *err)
+{
+    *out = (struct show_request){.template = "deepseek-r1", .format = "auto", .rows = 3, .max_length = 4096};
+    for (int i = 1; i < argc; i++) {
+        char name[64];
+        const char *value;
+        if (!strncmp(argv[i], "--", 2)) {
+            TRY(next_option(argc, argv, &i, name, &value, err));
+            TRY(set_show(out, name, value, err));
+        } else if (out->path) {
+            FAIL(err, STATUS_USAGE, "one file at a time: '%s' is too much; see loar data --help", argv[i]);
+        } else {
+            out->path = argv[i];
+        }
+    }
+    if (!out->path || !out->model)
+        FAIL(err, STATUS_USAGE, "%s; see loar data --help", out->path ? "--model is missing" : "which file?");
+    return STATUS_OK;
+}
+
+/* The row as marked runs of one span each. */
+static enum status print_row(const struct dataset *dataset, int64_t index, const struct tokenizer *tokenizer,
+                             struct error *err)
+{
+    struct row row = dataset_row(dataset, index);
+    printf("\nrow %lld: %d tokens, weight %g\n", (long long)index, row.n_tokens, (double)row.weight);
+    for (int at = 0, next; at < row.n_tokens; at = next) {
+        for (next = at; next < row.n_tokens && row.spans[next] == row.spans[at]; next++)
+            ;
+        struct text text = {0}, quoted = {0}; /* quoted: line breaks become visible */
+        enum status st = tokenizer_decode(tokenizer, row.tokens + at, (size_t)(next - at), &text, err);
+        text_json_string(&quoted, text.data ? text.data : "", text.size);
+        if (st == STATUS_OK && quoted.failed)
+            st = error_set(err, STATUS_NOMEM, "no memory to print a row");
+        if (st == STATUS_OK)
+            printf("%-8s %5d  %s\n", span_name(row.spans[at]), next - at, quoted.data);
+        text_free(&text);
+        text_free(&quoted);
+        TRY(st);
+    }
+    return STATUS_OK;
+}
+
+static enum status print_dataset(const struct dataset *dataset, const struct show_request *request,
+                                 const struct tokenizer *tokenizer, struct error *err)
+{
+    const struct dataset_part *part = &dataset->parts[0];
+    const struct dataset_stats *s = &part->stats;
+    printf("%s: format %s, %lld rows read, %lld kept, %lld skipped, %lld too long, %lld shortened, %lld with a thought\n",
+           request->path, part->format, (long long)s->read, (long long)s->kept, (long long)s->skipped,
+           (long long)s->too_long, (long long)s->shortened, (long long)s->thoughts);
+    printf("tokens:");
+    for (int span = 0; span < SPAN_COUNT; span++)
+        printf(" %s %lld", span_name(span), (long long)s->tokens[span]);
+    printf("; longest row %lld with %d; special-token text in %lld rows\n", (long long)s->longest_row, s->longest,
+           (long long)s->special_text);
+    if (part->problems)
+        printf("first problems:\n%s\n", part->problems);
+    for (int64_t i = 0; i < request->rows && i < dataset->rows; i++)
+        TRY(print_row(dataset, i, tokenizer, err));
+    return STATUS_OK;
+}
+
+static enum status run_show(int argc, char **argv, struct error *err)
+{
+    struct show_request request;
+    TRY(parse_show(argc, argv, &request, err));
+    struct dataset_spec spec = {.path = request.path, .format = request.format, .loss_weight = 1, .weight = 1,
+                                .max_samples = -1};
+    struct dataset_rules rules = {.max_length = (int)request.max_length, .truncation = request.truncation, .max_bad_rows = -1,
+                                  .span_weights = {1, 1, 1, 1}};
+    struct dataset dataset = {0};
+    struct tokenizer *tokenizer = NULL;
+    struct threads *pool = NULL;
+    enum status st;
+    TRY_OR(done, st, template_find(request.template, &rules.template, err));
+    TRY_OR(done, st, tokenizer_load(request.model, &tokenizer, err));
+    TRY_OR(done, st, threads_create(threads_cores(), &pool, err));
+    TRY_OR(done, st, dataset_load(&dataset, &spec, &rules, tokenizer, pool, err));
+    st = print_dataset(&dataset, &request, tokenizer, err);
+done:
+    dataset_free(&dataset);
+    tokenizer_free(tokenizer);
+    threads_free(pool);
+    return st;
+}
+
+int cmd_data(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        enum status (*run)(int argc, char **argv, struct error *err);
+    } actions[] = {{"make", run_make}, {"show", run_show}};
+    struct error err;
+    if (argc > 1 && (!strcmp(argv[argc - 1], "--help") || !strcmp(argv[argc - 1], "-h"))) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    enum status st = STATUS_OK;
+    size_t i = 0;
+    while (i < sizeof actions / sizeof *actions && (argc < 2 || strcmp(actions[i].name, argv[1])))
+        i++;
+    if (i < sizeof actions / sizeof *actions)
+        st = actions[i].run(argc - 1, argv + 1, &err);
+    else
+        st = error_set(&err, STATUS_USAGE, "loar data make or loar data show? see loar data --help");
+    if (st != STATUS_OK)
+        fprintf(stderr, "loar data: %s\n", err.text);
+    return status_exit_code(st);
+}
