@@ -184,6 +184,27 @@ static void generation_config_adds_ends(void **state)
     text_free(&text);
 }
 
+static void architecture_files_are_yaml(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/loar-config-XXXXXX.yaml";
+    int fd = mkstemps(path, 5);
+    assert_true(fd >= 0);
+    close(fd);
+    static const char good[] = "# a small one\nmodel_type: qwen2\nhidden_size: 64\nintermediate_size: 96\nnum_hidden_layers: 2\n"
+                               "num_attention_heads: 4\nvocab_size: 100\nrms_norm_eps: 1e-5\ntie_word_embeddings: true\n"
+                               "rope_scaling: {rope_type: linear, factor: 2}\neos_token_id: [3, 4]\nbos_token_id: null\n";
+    static const char bad[] = "model_type: qwen2\nhidden_size: many\n";
+    struct model_config c;
+    assert_ok(file_replace(path, good, strlen(good), &err), &err);
+    assert_ok(model_config_read_file(path, &c, &err), &err);
+    assert_true(c.type == MODEL_QWEN2 && c.width == 64 && c.norm_eps == 1e-5f && c.tied && c.rope == ROPE_LINEAR);
+    assert_true(c.rope_factor == 2 && c.n_eos == 2 && c.eos[1] == 4 && c.bos == -1);
+    assert_ok(file_replace(path, bad, strlen(bad), &err), &err);
+    assert_refused(model_config_read_file(path, &c, &err), STATUS_DATA, &err, ".yaml: 'hidden_size' must be an integer");
+    unlink(path);
+}
+
 /* Written and read again: the same struct, field by field, for members of every kind. */
 static void what_we_write_reads_back(void **state)
 {
@@ -235,6 +256,7 @@ int main(void)
         cmocka_unit_test(unsupported_is_refused_by_name),        cmocka_unit_test(impossible_values_are_refused),
         cmocka_unit_test(public_folders_are_read),               cmocka_unit_test(generation_config_adds_ends),
         cmocka_unit_test(what_we_write_reads_back),              cmocka_unit_test(numbers_are_written_shortest),
+        cmocka_unit_test(architecture_files_are_yaml),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "common/yaml.h"
 
 /* What an architecture is called in the files, and what differs between their configurations. */
 struct family {
@@ -301,9 +302,23 @@ enum status model_config_parse(const char *text, size_t size, const char *where,
     return st;
 }
 
+static bool is_yaml(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml"));
+}
+
 enum status model_config_read_file(const char *path, struct model_config *out, struct error *err)
 {
     struct json *object;
+    if (is_yaml(path)) {
+        struct text text = {0};
+        enum status st = yaml_file_to_json_text(path, &text, err);
+        if (st == STATUS_OK)
+            st = model_config_parse(text.data, text.size, path, out, err);
+        text_free(&text);
+        return st;
+    }
     TRY(json_read_file(path, &object, err));
     enum status st = model_config_from_json(object, path, out, err);
     json_free(object);

@@ -12,7 +12,7 @@
  * there: its begin token takes precedence, end tokens are united. STATUS_DATA names file, key, what was found
  * and what is supported. */
 enum status model_config_read(const char *dir, struct model_config *out, struct error *err);
-/* One JSON file that holds the keys of config.json. */
+/* One file that holds the keys of config.json: JSON, or YAML where the name ends in .yaml or .yml. */
 enum status model_config_read_file(const char *path, struct model_config *out, struct error *err);
 /* The same from text in memory (JSON), and from a value that was parsed already. */
 enum status model_config_parse(const char *text, size_t size, const char *where, struct model_config *out,

@@ -299,14 +299,17 @@ static enum status write_folder(struct export *x, const struct text *config, con
     return put_file(x->dir, config_name, config->data, config->size, err);
 }
 
-static void remove_written(const struct export *x, const struct export_file *files)
+/* The file at which it stopped may be there too, when only flushing the folder failed. In a folder that was empty it is
+ * ours; when overwriting, it may be the old one and stays, harmless without a config.json. */
+static void remove_written(const struct export *x, const struct export_file *files, size_t n_files)
 {
-    for (int i = 0; i < x->shards_written; i++) {
+    int unfinished = !x->options->overwrite;
+    for (int i = 0; i < x->shards_written + unfinished && i < x->shards; i++) {
         char name[NAME_SIZE];
         shard_name(x, i, name);
         drop_file(x->dir, name);
     }
-    for (size_t i = 0; i < x->files_written; i++)
+    for (size_t i = 0; i < x->files_written + (size_t)unfinished && i < n_files; i++)
         drop_file(x->dir, files[i].name);
     drop_file(x->dir, index_name);
     drop_file(x->dir, config_name);
@@ -330,7 +333,7 @@ enum status model_export(const char *dir, const char *config_json, size_t config
     if (st == STATUS_OK) {
         st = write_folder(&x, &config, files, n_files, err);
         if (st != STATUS_OK)
-            remove_written(&x, files);
+            remove_written(&x, files, n_files);
     }
     mem_free(x.shard_of);
     text_free(&config);
