@@ -1,14 +1,17 @@
-/* Reading and writing model folders while memory or disk runs out: every n-th allocation and every file size fails once, and
- * each time there is an error, nothing leaks, and nothing half-written is left that reads as a model. */
+/* Reading and writing model folders while memory or disk runs out: every n-th allocation, every n-th system call and
+ * every file size fails once; each time there is an error, nothing leaks, and nothing half-written is left that reads
+ * as a model. */
 #include "tests/support/cmocka_all.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "tests/support/fault_io.h"
 #include "worker/model/config.h"
 #include "worker/model/export.h"
 #include "worker/model/import.h"
@@ -173,6 +176,53 @@ static void a_full_disk_leaves_nothing_behind(void **state)
     walk_file_sizes(do_export_shards);
 }
 
+static void imports_the_same(void)
+{
+    assert_ok(do_read_config(), &err);
+    memset(again, 0, (size_t)table.values * sizeof *again);
+    assert_ok(do_import(), &err);
+    assert_memory_equal(again, values, (size_t)table.values * sizeof *values);
+}
+
+/* Fails the n-th system call that writes, flushes, closes or renames, for every n. A write that took only half, and the
+ * close of a file that was flushed already, may go well; then the folder must be right. */
+static void walk_calls(int error, bool cut, bool persistent)
+{
+    const long live = mem_live();
+    long n = 0, failures = 0;
+    for (;; n++) {
+        empty_folder();
+        fault_io_arm(n, error, cut, persistent);
+        enum status st = do_export_shards();
+        const char *hit = fault_io_hit();
+        fault_io_arm(-1, 0, false, false);
+        if (st == STATUS_OK) {
+            imports_the_same();
+            if (!hit)
+                break;
+            if (!cut && strcmp(hit, "close"))
+                fail_msg("call %ld, a failed %s, went unnoticed", n, hit);
+            continue;
+        }
+        failures++;
+        assert_int_equal(st, STATUS_IO);
+        if (!strstr(err.text, strerror(error)))
+            fail_msg("call %ld, %s: '%s' lacks '%s'", n, hit, err.text, strerror(error));
+        assert_true(folder_is_empty(folder));
+    }
+    assert_int_equal(mem_live(), live);
+    assert_true(failures > 20);
+    empty_folder();
+}
+
+static void a_failing_disk_is_noticed_at_every_call(void **state)
+{
+    (void)state;
+    walk_calls(EIO, false, false);
+    walk_calls(ENOSPC, false, true);
+    walk_calls(ENOSPC, true, true);
+}
+
 /* Overwriting that fails must not leave an old config.json beside other weights. */
 static void a_failed_overwrite_is_no_model(void **state)
 {
@@ -193,6 +243,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(short_memory_is_an_error_everywhere),
         cmocka_unit_test(a_full_disk_leaves_nothing_behind),
+        cmocka_unit_test(a_failing_disk_is_noticed_at_every_call),
         cmocka_unit_test(a_failed_overwrite_is_no_model),
     };
     return cmocka_run_group_tests(tests, make_all, remove_all);
