@@ -302,7 +302,7 @@ static enum status run_show(int argc, char **argv, struct error *err)
     struct dataset_spec spec = {.path = request.path, .format = request.format, .loss_weight = 1, .weight = 1,
                                 .max_samples = -1};
     struct dataset_rules rules = {.max_length = (int)request.max_length, .truncation = request.truncation, .max_bad_rows = -1,
-                                  .span_weights = {1, 1, 1, 1}};
+                                  .span_weights = {0, 1, 1, 1}};
     struct dataset dataset = {0};
     struct tokenizer *tokenizer = NULL;
     struct threads *pool = NULL;

@@ -27,7 +27,7 @@ static inline void rows_fixture_reset(struct rows_fixture *fx)
     const struct template *template = fx->rules.template;
     fx->spec = (struct dataset_spec){.name = "set", .path = fx->rows, .loss_weight = 1, .weight = 1, .max_samples = -1};
     fx->rules = (struct dataset_rules){.template = template, .max_length = 100000, .strict = true, .max_bad_rows = -1,
-                                       .span_weights = {1, 1, 1, 1}};
+                                       .span_weights = {0, 1, 1, 1}};
 }
 
 static inline enum status rows_fixture_open(struct rows_fixture *fx, struct error *err)

@@ -6,7 +6,7 @@
 #include "worker/data/batch.h"
 #include "worker/data/order.h"
 
-static const float weights[SPAN_COUNT] = {9, 0.5f, 2, 2};
+static const float weights[SPAN_COUNT] = {0, 0.5f, 2, 2};
 
 static void labels_are_the_next_token(void **state)
 {
@@ -55,12 +55,19 @@ static void weight_zero_takes_no_loss(void **state)
     struct batch batch = {0};
     int32_t tokens[] = {1, 2, 3};
     uint8_t spans[] = {SPAN_PROMPT, SPAN_THOUGHT, SPAN_END};
-    const float no_thought[SPAN_COUNT] = {1, 0, 1, 1};
+    const float no_thought[SPAN_COUNT] = {0, 0, 1, 1};
     struct row row = {tokens, spans, 3, 0, 1};
     assert_ok(batch_append(&batch, &row, no_thought, &err), &err);
     assert_int_equal(batch.targets[0], -1);
     assert_true(batch.weights[0] == 0);
     assert_int_equal(batch.targets[1], 3);
+    spans[1] = SPAN_PROMPT;
+    const float prompt_too[SPAN_COUNT] = {0.5f, 0, 1, 1};
+    assert_ok(batch_append(&batch, &row, prompt_too, &err), &err);
+    assert_int_equal(batch.targets[3], 2);
+    assert_true(batch.weights[3] == 0.5f);
+    assert_int_equal(batch.target_spans[3], SPAN_PROMPT);
+    assert_int_equal(batch.targets[5], -1);
     row.n_tokens = 0;
     assert_refused(batch_append(&batch, &row, no_thought, &err), STATUS_INTERNAL, &err, "without tokens");
     batch_free(&batch);

@@ -88,7 +88,7 @@ enum status batch_append(struct batch *batch, const struct row *row, const float
     memcpy(batch->tokens + first, row->tokens, (size_t)row->n_tokens * sizeof *row->tokens);
     for (int i = 0; i < row->n_tokens; i++) {
         enum span span = i + 1 < row->n_tokens ? row->spans[i + 1] : SPAN_PROMPT;
-        float weight = span == SPAN_PROMPT ? 0.0f : row->weight * span_weights[span];
+        float weight = i + 1 < row->n_tokens ? row->weight * span_weights[span] : 0.0f;
         batch->positions[first + i] = i;
         batch->targets[first + i] = weight > 0.0f ? row->tokens[i + 1] : -1;
         batch->target_spans[first + i] = (uint8_t)span;

@@ -39,8 +39,8 @@ void row_free(struct row *row);
 
 /* Empties the batch but keeps its memory. */
 void batch_clear(struct batch *batch);
-/* Appends a row: token i predicts token i + 1; targets in the prompt take no loss; span weights multiply the
- * row's weight (index: enum span; SPAN_PROMPT's entry is ignored). */
+/* Appends a row: token i predicts token i + 1; span weights (index: enum span) multiply the row's weight. A span of
+ * weight 0 takes no loss: that is the prompt's, unless a run wants to learn prompts too. */
 enum status batch_append(struct batch *batch, const struct row *row, const float span_weights[SPAN_COUNT],
                          struct error *err);
 void batch_free(struct batch *batch);

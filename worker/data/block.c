@@ -105,7 +105,7 @@ static enum status check_vocab(const struct block_source *l, const struct row *r
 static bool is_supervised(const struct row *row, const float span_weights[SPAN_COUNT])
 {
     for (int i = 1; i < row->n_tokens; i++)
-        if (row->spans[i] != SPAN_PROMPT && row->weight * span_weights[row->spans[i]] > 0)
+        if (row->weight * span_weights[row->spans[i]] > 0)
             return true;
     return false;
 }

@@ -43,7 +43,7 @@ struct dataset_rules {
     bool keep_calculator_marks; /* gsm8k: keep the <<48/2=24>> marks of the thoughts */
     const char *cot_prompt;     /* on a line of its own after the last question; NULL or "" for none */
     const char *answer_prefix;  /* put before every supervised answer; NULL or "" for none */
-    float span_weights[SPAN_COUNT]; /* loss weights: thought, answer, end; SPAN_PROMPT's entry is ignored */
+    float span_weights[SPAN_COUNT]; /* loss weights; 0 for the prompt unless it is to be learnt too */
     int64_t vocab; /* of the model: a token id at or above it refuses the data set; 0: not checked */
 };
 
