@@ -26,7 +26,7 @@ enum status server_create(const struct server_config *config, struct server **ou
     s->config = *config;
     s->workers = transport_size(config->transport) - 1;
     s->version = -1;
-    s->next_tag = 1;
+    outbox_init(&s->outbox, config->transport);
     enum status st = STATUS_OK;
     if (s->workers < 1)
         st = error_set(err, STATUS_USAGE, "a run needs at least one worker besides the server");
@@ -41,8 +41,7 @@ enum status server_create(const struct server_config *config, struct server **ou
         s->said = mem_alloc((size_t)s->workers, sizeof *s->said);
         s->reports = mem_alloc((size_t)config->slots, sizeof *s->reports);
         s->crcs = mem_alloc(chunks, sizeof *s->crcs);
-        s->sends = mem_alloc(chunks * (size_t)s->workers, sizeof *s->sends);
-        if (!s->sessions || !s->said || !s->reports || !s->crcs || !s->sends)
+        if (!s->sessions || !s->said || !s->reports || !s->crcs)
             st = error_set(err, STATUS_NOMEM, "no memory for a server of %d workers", s->workers);
     }
     if (st == STATUS_OK)
@@ -76,7 +75,7 @@ void server_free(struct server *s)
     mem_free(s->reports);
     mem_free(s->eval_reports);
     mem_free(s->crcs);
-    mem_free(s->sends);
+    outbox_free(&s->outbox);
     arena_free(&s->arena);
     mem_free(s);
 }

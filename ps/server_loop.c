@@ -123,11 +123,9 @@ enum status server_post(struct server *s, int worker, const struct message *mess
 
 static void reap_sends(struct server *s)
 {
-    for (int i = 0; i < s->n_sends;)
-        if (transport_done(s->config.transport, s->sends[i]))
-            s->sends[i] = s->sends[--s->n_sends];
-        else
-            i++;
+    struct parcel left;
+    while (outbox_collect(&s->outbox, &left))
+        ;
 }
 
 /* One turn: everything that can be done without waiting. */
@@ -147,7 +145,7 @@ static enum status turn(struct server *s, bool *active, bool *busy, struct error
     }
     TRY(gather_progress(s->gather, time_ms(), busy, err));
     reap_sends(s);
-    *busy = *busy || s->n_sends > 0;
+    *busy = *busy || s->outbox.count > 0;
     return STATUS_OK;
 }
 

@@ -3,6 +3,7 @@
 #define PS_SERVER_PRIV_H
 
 #include "common/memory.h"
+#include "proto/exchange.h"
 #include "ps/clock.h"
 #include "ps/gather.h"
 #include "ps/server.h"
@@ -33,9 +34,7 @@ struct server {
 
     int64_t version;         /* step whose parameters the workers were sent; -1: none */
     uint32_t *crcs;          /* [chunks] of the parameters */
-    struct transfer **sends; /* parameters on their way */
-    int n_sends;
-    uint32_t next_tag;
+    struct outbox outbox;    /* parameters on their way */
 
     int signals;   /* SERVER_SIGNAL_*, ours or reported by a worker, not yet acted upon */
     bool leaving;  /* dismissal under way: failures of workers no longer count */

@@ -83,18 +83,9 @@ static enum status publish(struct server *s, int64_t step, struct error *err)
     for (int c = 0; c < shard->chunks.count; c++)
         for (int w = 0; w < s->workers; w++) {
             size_t bytes = (size_t)chunk_size(&shard->chunks, c) * sizeof(float);
-            struct message m = {.kind = MESSAGE_CHUNK};
-            m.chunk.what = CHUNK_PARAMETERS;
-            m.chunk.step = step;
-            m.chunk.chunk = c;
-            m.chunk.bytes = bytes;
-            m.chunk.crc32c = s->crcs[c];
-            m.chunk.tag = s->next_tag;
-            TRY(transport_send(s->config.transport, s->sessions[w].rank, s->next_tag,
-                               shard->parameters + chunk_begin(&shard->chunks, c), bytes, &s->sends[s->n_sends], err));
-            s->n_sends++;
-            s->next_tag = transport_next_tag(s->next_tag);
-            TRY(server_post(s, w, &m, err));
+            struct message_chunk chunk = {.what = CHUNK_PARAMETERS, .step = step, .chunk = c};
+            TRY(outbox_announce(&s->outbox, s->sessions[w].rank, &chunk, shard->parameters + chunk_begin(&shard->chunks, c),
+                                bytes, &s->crcs[c], NULL, err));
             session_sent(&s->sessions[w], bytes);
         }
     s->version = step;
@@ -103,7 +94,7 @@ static enum status publish(struct server *s, int64_t step, struct error *err)
 
 static bool step_is_in(const struct server *s)
 {
-    return gather_complete(s->gather) && s->n_reports == s->config.slots && s->n_sends == 0;
+    return gather_complete(s->gather) && s->n_reports == s->config.slots && s->outbox.count == 0;
 }
 
 static int step_waits_for(const struct server *s)
@@ -190,7 +181,7 @@ enum status server_train_step(struct server *s, int64_t step, struct server_step
 
 static bool evaluation_is_in(const struct server *s)
 {
-    return s->n_eval == s->eval_batches && s->n_sends == 0;
+    return s->n_eval == s->eval_batches && s->outbox.count == 0;
 }
 
 enum status server_evaluate(struct server *s, int64_t step, int set, int batches, struct slot_report *sums, struct error *err)
@@ -217,7 +208,7 @@ enum status server_evaluate(struct server *s, int64_t step, int set, int batches
 
 static bool all_left(const struct server *s)
 {
-    return all_said(s) && gather_drained(s->gather) && s->n_sends == 0;
+    return all_said(s) && gather_drained(s->gather) && s->outbox.count == 0;
 }
 
 bool server_dismiss(struct server *s, enum status why, const char *text)

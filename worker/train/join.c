@@ -1,16 +1,20 @@
 #include "worker/train/join.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/memory.h"
 #include "common/threads.h"
-#include "common/timing.h"
 #include "proto/messages.h"
+#include "proto/wait.h"
 
 enum { FAREWELL_MS = 10000 };
+
+void worker_describe_server(void *context, char *text, size_t size)
+{
+    snprintf(text, size, "the server (rank %d)", *(const int *)context);
+}
 
 enum status worker_greet(struct transport *transport, int server, int threads, const char *fingerprint, struct error *err)
 {
@@ -31,7 +35,8 @@ enum status worker_greet(struct transport *transport, int server, int threads, c
 static enum status next_word(struct transport *transport, int server, int64_t timeout_ms, struct arena *arena, struct message *m,
                              struct error *err)
 {
-    int64_t began = time_ms();
+    struct wait wait;
+    wait_begin(&wait, "the run to begin", timeout_ms, worker_describe_server, &server);
     for (;;) {
         struct arrival arrival;
         bool arrived;
@@ -41,11 +46,10 @@ static enum status next_word(struct transport *transport, int server, int64_t ti
             TRY(frame_decode(arrival.bytes, arrival.size, arrival.source, arena, m, err));
             if (arrival.source == server && (m->kind == MESSAGE_WELCOME || m->kind == MESSAGE_ORDER))
                 return STATUS_OK;
-            began = time_ms();
+            wait_heard(&wait);
             continue;
         }
-        if (time_ms() - began > timeout_ms)
-            FAIL(err, STATUS_TIMEOUT, "no word from the server (rank %d) for %" PRId64 " s", server, timeout_ms / 1000);
+        TRY(wait_check(&wait, err));
         transport_idle(transport, false);
     }
 }

@@ -3,6 +3,7 @@
 #ifndef WORKER_TRAIN_JOIN_H
 #define WORKER_TRAIN_JOIN_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/status.h"
@@ -22,6 +23,8 @@ enum status worker_greet(struct transport *transport, int server, int threads, c
 /* Greets and waits for the welcome. STATUS_STOPPED or the server's own failure when the run ends before it began. */
 enum status worker_join(struct transport *transport, int server, int threads, int64_t timeout_ms, struct welcome *out,
                         struct error *err);
+/* Names the awaited server in waits (wait_describe_fn); context: const int *, its rank. */
+void worker_describe_server(void *context, char *text, size_t size);
 /* Tells the server that this worker failed. */
 void worker_report_failure(struct transport *transport, int server, enum status status, const struct error *why);
 /* The same, then waits to be dismissed and says goodbye: for failures before the training loop. */

@@ -5,30 +5,20 @@
 #include <string.h>
 
 #include "common/checksum.h"
-#include "common/log.h"
 #include "common/memory.h"
 #include "common/timing.h"
+#include "proto/exchange.h"
 #include "proto/messages.h"
+#include "proto/wait.h"
 #include "worker/train/accumulate.h"
 #include "worker/train/join.h"
 
-enum { ALIVE_MS = 2000, NOTICE_MS = 10000, FAREWELL_MS = 10000 };
+enum { ALIVE_MS = 2000, FAREWELL_MS = 10000, PARAMETER_CREDITS = 8 };
 
 /* A node sum on its way to the server; its buffer is busy until it is whole and every chunk has left. */
 struct outgoing {
     float *sum; /* NULL while the accumulator still owns it, and when it was given back */
     int sends;
-};
-
-struct send {
-    struct transfer *transfer;
-    int outgoing; /* index of the node it belongs to */
-};
-
-struct receive {
-    struct transfer *transfer;
-    int chunk;
-    uint32_t crc;
 };
 
 struct loop {
@@ -47,26 +37,17 @@ struct loop {
     struct slot_node nodes[SLOT_MAX_NODES];
     int n_nodes;
     struct outgoing outgoing[SLOT_MAX_NODES];
-    struct send *sends; /* [n_nodes * chunks] */
-    int n_sends;
-    struct receive *receives; /* [chunks] */
-    int n_receives;
-    uint32_t next_tag;
+    struct outbox outbox; /* gradients; marks: struct outgoing */
+    struct inbox inbox;   /* parameters */
 
     int64_t step;
     int node, lowest; /* node in work, and the lowest of its chunks that was announced */
     bool node_last;   /* its last slot is in work */
     float *gradients;
     int64_t alive_ms; /* when the server last heard of us */
-    int64_t heard_ms; /* when we last heard of the server */
     enum status trouble; /* first failure inside a callback */
     struct error *err;
 };
-
-static uint32_t chunk_checksum(const struct chunks *chunks, int chunk, const float *values)
-{
-    return crc32c(values + chunk_begin(chunks, chunk), (size_t)chunk_size(chunks, chunk) * sizeof *values);
-}
 
 static enum status post(struct loop *l, const struct message *m, struct error *err)
 {
@@ -85,12 +66,7 @@ static enum status take_parameters(struct loop *l, const struct message_chunk *m
         l->coming = m->step;
         l->chunks_in = 0;
     }
-    struct receive *r = &l->receives[l->n_receives];
-    *r = (struct receive){.chunk = m->chunk, .crc = m->crc32c};
-    TRY(transport_receive(l->config.transport, l->config.server, m->tag, l->values + chunk_begin(chunks, m->chunk),
-                          (size_t)m->bytes, &r->transfer, err));
-    l->n_receives++;
-    return STATUS_OK;
+    return inbox_expect(&l->inbox, l->config.server, m, l->values + chunk_begin(chunks, m->chunk), err);
 }
 
 static enum status take_order(struct loop *l, const struct message_order *order)
@@ -119,20 +95,15 @@ static enum status take_message(struct loop *l, const struct arrival *arrival, s
 
 static enum status finish_receives(struct loop *l, struct error *err)
 {
-    for (int i = 0; i < l->n_receives;) {
-        struct receive r = l->receives[i];
-        if (!transport_done(l->config.transport, r.transfer)) {
-            i++;
-            continue;
-        }
-        l->receives[i] = l->receives[--l->n_receives];
-        uint32_t crc = chunk_checksum(&l->config.chunks, r.chunk, l->values);
-        if (crc != r.crc)
-            FAIL(err, STATUS_PEER, "chunk %d of the parameters arrived damaged: checksum %08x, announced %08x", r.chunk, crc, r.crc);
+    for (;;) {
+        struct parcel parcel;
+        bool arrived;
+        TRY(inbox_collect(&l->inbox, &parcel, &arrived, err));
+        if (!arrived)
+            return STATUS_OK;
         if (++l->chunks_in == l->config.chunks.count)
             l->version = l->coming;
     }
-    return STATUS_OK;
 }
 
 static void release_if_done(struct loop *l, struct outgoing *out)
@@ -145,13 +116,9 @@ static void release_if_done(struct loop *l, struct outgoing *out)
 
 static void finish_sends(struct loop *l)
 {
-    for (int i = 0; i < l->n_sends;) {
-        if (!transport_done(l->config.transport, l->sends[i].transfer)) {
-            i++;
-            continue;
-        }
-        struct outgoing *out = &l->outgoing[l->sends[i].outgoing];
-        l->sends[i] = l->sends[--l->n_sends];
+    struct parcel left;
+    while (outbox_collect(&l->outbox, &left)) {
+        struct outgoing *out = left.place;
         out->sends--;
         release_if_done(l, out);
     }
@@ -180,29 +147,22 @@ static enum status turn(struct loop *l, bool *active, struct error *err)
     return time_ms() - l->alive_ms > ALIVE_MS ? post(l, &m, err) : STATUS_OK;
 }
 
-/* Waits until ready() holds; says every ten seconds that it waits for the server. */
+/* Waits until ready() holds, as long as the server gives signs of life. */
 static enum status wait_for(struct loop *l, bool (*ready)(const struct loop *), const char *what, struct error *err)
 {
-    int64_t began = time_ms(), notice = began + NOTICE_MS;
-    l->heard_ms = began;
+    struct wait wait;
+    wait_begin(&wait, what, l->config.timeout_ms, worker_describe_server, &l->config.server);
     for (;;) {
         bool active;
         TRY(turn(l, &active, err));
-        int64_t now = time_ms();
         if (ready(l))
             return STATUS_OK;
         if (active) {
-            l->heard_ms = now;
+            wait_heard(&wait);
             continue;
         }
-        if (now - l->heard_ms > l->config.timeout_ms)
-            FAIL(err, STATUS_TIMEOUT, "no sign of life from the server (rank %d) for %" PRId64 " s while waiting for %s",
-                 l->config.server, (now - l->heard_ms) / 1000, what);
-        if (now >= notice) {
-            log_debug("waiting for %s of the server (rank %d) since %" PRId64 " s", what, l->config.server, (now - began) / 1000);
-            notice = now + NOTICE_MS;
-        }
-        transport_idle(l->config.transport, l->n_sends + l->n_receives > 0);
+        TRY(wait_check(&wait, err));
+        transport_idle(l->config.transport, l->outbox.count + l->inbox.count > 0);
     }
 }
 
@@ -217,20 +177,15 @@ static bool has_parameters(const struct loop *l)
     return l->version == l->order.step || l->leave;
 }
 
-static bool nothing_moves(const struct loop *l)
-{
-    return l->n_sends + l->n_receives == 0;
-}
-
 /* The end of a step: all gradients are fetched. */
 static bool sends_are_done(const struct loop *l)
 {
-    return l->n_sends == 0 || l->leave;
+    return l->outbox.count == 0 || l->leave;
 }
 
 static bool may_leave(const struct loop *l)
 {
-    return l->leave && nothing_moves(l);
+    return l->leave && l->outbox.count + l->inbox.count == 0;
 }
 
 /* Announces the chunks of the node in work from `lowest` up to those that were announced before. */
@@ -240,23 +195,12 @@ static enum status announce(struct loop *l, int lowest, struct error *err)
     struct outgoing *out = &l->outgoing[l->node];
     while (l->lowest > lowest) {
         int chunk = --l->lowest;
-        struct message m = {.kind = MESSAGE_CHUNK};
-        m.chunk.what = CHUNK_GRADIENT;
-        m.chunk.step = l->step;
-        m.chunk.chunk = chunk;
-        m.chunk.level = l->nodes[l->node].level;
-        m.chunk.index = l->nodes[l->node].index;
-        m.chunk.bytes = (uint64_t)chunk_size(chunks, chunk) * sizeof(float);
-        m.chunk.crc32c = chunk_checksum(chunks, chunk, l->gradients);
-        m.chunk.tag = l->next_tag;
-        struct send *send = &l->sends[l->n_sends];
-        send->outgoing = l->node;
-        TRY(transport_send(l->config.transport, l->config.server, l->next_tag, l->gradients + chunk_begin(chunks, chunk),
-                           m.chunk.bytes, &send->transfer, err));
-        l->n_sends++;
+        struct message_chunk m = {.what = CHUNK_GRADIENT, .step = l->step, .chunk = chunk,
+                                  .level = l->nodes[l->node].level, .index = l->nodes[l->node].index};
+        TRY(outbox_announce(&l->outbox, l->config.server, &m, l->gradients + chunk_begin(chunks, chunk),
+                            (size_t)chunk_size(chunks, chunk) * sizeof(float), NULL, out, err));
         out->sends++;
-        l->next_tag = transport_next_tag(l->next_tag);
-        TRY(post(l, &m, err));
+        l->alive_ms = time_ms();
     }
     return STATUS_OK;
 }
@@ -360,7 +304,7 @@ static enum status obey(struct loop *l, struct error *err)
         if (l->leave)
             continue;
         TRY(order.action == ORDER_EVALUATE ? evaluate(l, &order, err) : train_step(l, err));
-        TRY(wait_for(l, sends_are_done, "the server to fetch gradients", err));
+        TRY(wait_for(l, sends_are_done, "gradients to be fetched", err));
     }
 }
 
@@ -371,8 +315,8 @@ static void loop_free(struct loop *l)
             mem_free_aligned(l->outgoing[i].sum);
     accumulator_free(l->accumulator);
     mem_free_aligned(l->values);
-    mem_free(l->sends);
-    mem_free(l->receives);
+    outbox_free(&l->outbox);
+    inbox_free(&l->inbox);
     batch_free(&l->batch);
     arena_free(&l->arena);
     mem_free(l);
@@ -385,13 +329,12 @@ static enum status loop_create(const struct loop_config *config, struct loop **o
         FAIL(err, STATUS_NOMEM, "no memory for the training loop");
     l->config = *config;
     l->version = l->coming = -1;
-    l->next_tag = 1;
+    outbox_init(&l->outbox, config->transport);
+    inbox_init(&l->inbox, config->transport, PARAMETER_CREDITS);
     l->n_nodes = slot_nodes_of_range(config->range, config->slots, l->nodes);
     l->values = mem_alloc_aligned((size_t)config->table->values, sizeof(float));
-    l->sends = mem_alloc((size_t)l->n_nodes * (size_t)config->chunks.count, sizeof *l->sends);
-    l->receives = mem_alloc((size_t)config->chunks.count, sizeof *l->receives);
     enum status st = STATUS_OK;
-    if (!l->values || !l->sends || !l->receives)
+    if (!l->values)
         st = error_set(err, STATUS_NOMEM, "no memory for %" PRId64 " parameters", config->table->values);
     if (st == STATUS_OK)
         st = accumulator_create(&config->chunks, config->pool, &l->accumulator, err);

@@ -1,0 +1,220 @@
+#include "worker/infer/generate.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#include "common/memory.h"
+
+struct generator {
+    struct model *model;
+    const struct tokenizer *tokenizer;
+    const float *values;
+    struct generate_settings settings;
+    int64_t max_positions;
+    struct kv_cache *cache;
+    struct sampler *sampler;
+    float *logits; /* [V] of the token to come */
+    struct token_list prefix; /* answer prefix */
+    uint64_t stream, position;
+};
+
+/* One part of the output as it grows. */
+struct part {
+    enum span span;
+    struct text *text;
+    size_t told; /* bytes handed to on_text */
+    generate_text_fn *on_text;
+    void *context;
+};
+
+enum stop_reason { STOP_LIMIT, STOP_END, STOP_TEXT };
+
+const char *generate_status_name(enum generate_status status)
+{
+    static const char *const names[] = {"complete", "thought_cut", "answer_cut", "no_answer"};
+    return names[status];
+}
+
+void generated_free(struct generated *generated)
+{
+    text_free(&generated->thought);
+    text_free(&generated->answer);
+}
+
+enum status generator_create(struct model *model, const struct model_config *config, const float *values,
+                             const struct tokenizer *tokenizer, const struct generate_settings *settings,
+                             struct generator **out, struct error *err)
+{
+    struct generator *g = mem_alloc(1, sizeof *g);
+    if (!g)
+        FAIL(err, STATUS_NOMEM, "no memory to generate");
+    *g = (struct generator){.model = model, .tokenizer = tokenizer, .values = values, .settings = *settings,
+                            .max_positions = config->max_positions};
+    g->logits = mem_alloc((size_t)config->vocab, sizeof *g->logits);
+    enum status st = g->logits ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory for %lld logits", (long long)config->vocab);
+    if (st == STATUS_OK)
+        st = sampler_create(&settings->sampling, config->vocab, &g->sampler, err);
+    if (st == STATUS_OK && settings->answer_prefix && *settings->answer_prefix)
+        st = tokenizer_encode(tokenizer, settings->answer_prefix, strlen(settings->answer_prefix), 0, &g->prefix, err);
+    if (st != STATUS_OK) {
+        generator_free(g);
+        return st;
+    }
+    *out = g;
+    return STATUS_OK;
+}
+
+void generator_free(struct generator *g)
+{
+    if (!g)
+        return;
+    kv_cache_free(g->cache);
+    sampler_free(g->sampler);
+    token_list_free(&g->prefix);
+    mem_free(g->logits);
+    mem_free(g);
+}
+
+static enum status feed(struct generator *g, const int32_t *tokens, int n, struct error *err)
+{
+    return n > 0 ? model_decode(g->model, g->values, g->cache, tokens, n, g->logits, err) : STATUS_OK;
+}
+
+static bool ends_turn(const struct generator *g, int32_t token)
+{
+    for (int i = 0; i < g->settings.n_ends; i++)
+        if (g->settings.ends[i] == token)
+            return true;
+    return false;
+}
+
+/* Where the earliest of the texts begins, or NULL. */
+static const char *find_any(const struct text *text, const char *const *words, int n)
+{
+    const char *found = NULL;
+    for (int i = 0; text->data && i < n; i++) {
+        const char *at = strstr(text->data, words[i]);
+        if (at && (!found || at < found))
+            found = at;
+    }
+    return found;
+}
+
+/* Hands on what can no longer become part of a stop text. */
+static void tell(struct part *part, const char *const *words, int n, bool all)
+{
+    size_t held = 0;
+    for (int i = 0; !all && i < n; i++)
+        if (strlen(words[i]) > held + 1)
+            held = strlen(words[i]) - 1;
+    if (!part->on_text || part->text->size < held || part->text->size - held <= part->told)
+        return;
+    size_t end = part->text->size - held;
+    while (end > part->told && end < part->text->size && ((unsigned char)part->text->data[end] & 0xC0) == 0x80)
+        end--; /* not inside a character */
+    part->on_text(part->context, part->span, part->text->data + part->told, end - part->told);
+    part->told = end;
+}
+
+/* Writes tokens until one of the stop texts, the end of the turn or the limit. The stop text is cut off. */
+static enum status write_part(struct generator *g, struct part *part, int limit, const char *const *stops, int n_stops, int *count,
+                              enum stop_reason *reason, struct error *err)
+{
+    struct tokenizer_stream stream;
+    TRY(tokenizer_stream_init(&stream, g->tokenizer, true, err));
+    enum status st = STATUS_OK;
+    *reason = STOP_LIMIT;
+    for (*count = 0; st == STATUS_OK && *count < limit && kv_cache_length(g->cache) < g->max_positions; ++*count) {
+        int32_t token;
+        st = sampler_next(g->sampler, g->logits, g->stream, g->position++, &token, err);
+        if (st != STATUS_OK)
+            break;
+        if (ends_turn(g, token)) {
+            *reason = STOP_END;
+            break;
+        }
+        st = tokenizer_stream_push(&stream, token, part->text, err);
+        if (st == STATUS_OK)
+            st = feed(g, &token, 1, err);
+        const char *stop = find_any(part->text, stops, n_stops);
+        if (stop) {
+            part->text->size = (size_t)(stop - part->text->data);
+            part->text->data[part->text->size] = '\0';
+            *reason = STOP_TEXT;
+            ++*count;
+            break;
+        }
+        tell(part, stops, n_stops, false);
+    }
+    if (st == STATUS_OK && *reason != STOP_TEXT)
+        st = tokenizer_stream_finish(&stream, part->text, err);
+    tokenizer_stream_free(&stream);
+    tell(part, stops, n_stops, true);
+    if (st == STATUS_OK && part->text->failed)
+        st = error_set(err, STATUS_NOMEM, "no memory for the generated text");
+    return st;
+}
+
+static bool is_blank(const struct text *text)
+{
+    for (size_t i = 0; i < text->size; i++)
+        if (!isspace((unsigned char)text->data[i]))
+            return false;
+    return true;
+}
+
+static enum status prepare(struct generator *g, int n_prompt, struct error *err)
+{
+    const struct generate_settings *s = &g->settings;
+    int64_t wanted = (int64_t)n_prompt + s->max_new_tokens + (s->two_stage ? s->max_thinking_tokens + s->n_close : 0) +
+                     (int64_t)g->prefix.count;
+    if (n_prompt < 1 || n_prompt >= g->max_positions)
+        FAIL(err, STATUS_DATA, "the prompt has %d tokens; the model has %lld positions and needs at least one to answer", n_prompt,
+             (long long)g->max_positions);
+    if (wanted > g->max_positions)
+        wanted = g->max_positions;
+    kv_cache_free(g->cache);
+    g->cache = NULL;
+    return kv_cache_create(g->model, (int)wanted, &g->cache, err);
+}
+
+static enum status think(struct generator *g, struct part *part, struct generated *out, struct error *err)
+{
+    enum stop_reason reason;
+    const char *close = g->settings.thought_close;
+    TRY(write_part(g, part, g->settings.max_thinking_tokens, &close, 1, &out->thought_tokens, &reason, err));
+    if (reason == STOP_TEXT)
+        return STATUS_OK;
+    if (reason == STOP_LIMIT)
+        out->status = GENERATE_THOUGHT_CUT;
+    if (kv_cache_length(g->cache) + g->settings.n_close >= g->max_positions)
+        return STATUS_OK;
+    return feed(g, g->settings.close, g->settings.n_close, err);
+}
+
+enum status generator_run(struct generator *g, const int32_t *prompt, int n_prompt, uint64_t stream, generate_text_fn *on_text,
+                          void *context, struct generated *out, struct error *err)
+{
+    text_clear(&out->thought);
+    text_clear(&out->answer);
+    *out = (struct generated){.thought = out->thought, .answer = out->answer};
+    g->stream = stream;
+    g->position = 0;
+    TRY(prepare(g, n_prompt, err));
+    TRY(feed(g, prompt, n_prompt, err));
+    if (g->settings.two_stage) {
+        struct part thought = {SPAN_THOUGHT, &out->thought, 0, on_text, context};
+        TRY(think(g, &thought, out, err));
+    }
+    if (g->prefix.count && kv_cache_length(g->cache) + (int64_t)g->prefix.count < g->max_positions)
+        TRY(feed(g, g->prefix.ids, (int)g->prefix.count, err));
+    enum stop_reason reason;
+    struct part answer = {SPAN_ANSWER, &out->answer, 0, on_text, context};
+    TRY(write_part(g, &answer, g->settings.max_new_tokens, g->settings.stops, g->settings.n_stops, &out->answer_tokens, &reason,
+                   err));
+    if (is_blank(&out->answer))
+        out->status = GENERATE_NO_ANSWER;
+    else if (reason == STOP_LIMIT)
+        out->status = GENERATE_ANSWER_CUT;
+    return STATUS_OK;
+}

@@ -1,0 +1,1 @@
+list(APPEND WORKER_SOURCES infer/sample.c)
