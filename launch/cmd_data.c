@@ -262,7 +262,7 @@ static enum status print_row(const struct dataset *dataset, int64_t index, const
         for (next = at; next < row.n_tokens && row.spans[next] == row.spans[at]; next++)
             ;
         struct text text = {0}, quoted = {0}; /* quoted: line breaks become visible */
-        enum status st = tokenizer_decode(tokenizer, row.tokens + at, (size_t)(next - at), &text, err);
+        enum status st = tokenizer_decode(tokenizer, row.tokens + at, (size_t)(next - at), false, &text, err);
         text_json_string(&quoted, text.data ? text.data : "", text.size);
         if (st == STATUS_OK && quoted.failed)
             st = error_set(err, STATUS_NOMEM, "no memory to print a row");
@@ -301,14 +301,16 @@ static enum status run_show(int argc, char **argv, struct error *err)
     TRY(parse_show(argc, argv, &request, err));
     struct dataset_spec spec = {.path = request.path, .format = request.format, .loss_weight = 1, .weight = 1,
                                 .max_samples = -1};
-    struct dataset_rules rules = {.max_length = (int)request.max_length, .truncation = request.truncation, .max_bad_rows = -1,
-                                  .span_weights = {0, 1, 1, 1}};
+    struct dataset_rules rules = {.template = template_find(request.template), .max_length = (int)request.max_length,
+                                  .truncation = request.truncation, .max_bad_rows = -1, .span_weights = {0, 1, 1, 1}};
     struct dataset dataset = {0};
     struct tokenizer *tokenizer = NULL;
     struct threads *pool = NULL;
     enum status st;
-    TRY_OR(done, st, template_find(request.template, &rules.template, err));
+    if (!rules.template)
+        FAIL(err, STATUS_USAGE, "--chat_template '%s' is not known; known are %s", request.template, template_names());
     TRY_OR(done, st, tokenizer_load(request.model, &tokenizer, err));
+    TRY_OR(done, st, template_check(rules.template, tokenizer, err));
     TRY_OR(done, st, threads_create(threads_cores(), &pool, err));
     TRY_OR(done, st, dataset_load(&dataset, &spec, &rules, tokenizer, pool, err));
     st = print_dataset(&dataset, &request, tokenizer, err);

@@ -24,7 +24,7 @@ struct rows_fixture {
 /* Rules and spec as every test finds them: strict, R1 template, all weights 1. */
 static inline void rows_fixture_reset(struct rows_fixture *fx)
 {
-    const struct template *template = fx->rules.template;
+    const struct chat_template *template = fx->rules.template;
     fx->spec = (struct dataset_spec){.name = "set", .path = fx->rows, .loss_weight = 1, .weight = 1, .max_samples = -1};
     fx->rules = (struct dataset_rules){.template = template, .max_length = 100000, .strict = true, .max_bad_rows = -1,
                                        .span_weights = {0, 1, 1, 1}};
@@ -42,8 +42,8 @@ static inline enum status rows_fixture_open(struct rows_fixture *fx, struct erro
     TRY(file_replace(fx->tokenizer_file, file.data, file.size, err));
     text_free(&file);
     text_free(&config);
-    TRY(tokenizer_load(fx->tokenizer_file, &fx->tokenizer, err));
-    TRY(template_find("deepseek-r1", &fx->rules.template, err));
+    TRY(tokenizer_load(fx->folder, &fx->tokenizer, err));
+    fx->rules.template = template_find("deepseek-r1");
     TRY(threads_create(1, &fx->pool, err));
     rows_fixture_reset(fx);
     return STATUS_OK;
@@ -69,7 +69,7 @@ static inline void rows_fixture_write(const struct rows_fixture *fx, const char 
 static inline enum status rows_fixture_decode(const struct rows_fixture *fx, const int32_t *tokens, size_t count,
                                               struct text *out, struct error *err)
 {
-    return tokenizer_decode(fx->tokenizer, tokens, count, out, err);
+    return tokenizer_decode(fx->tokenizer, tokens, count, false, out, err);
 }
 
 #endif

@@ -13,7 +13,7 @@
 #include "worker/data/order.h"
 
 struct tokenizer;
-struct template;
+struct chat_template;
 
 /* One file of rows. */
 struct dataset_spec {
@@ -35,7 +35,7 @@ bool truncation_parse(const char *name, enum truncation *out);
 
 /* How rows become tokens; the same for all data sets of a run. */
 struct dataset_rules {
-    const struct template *template;
+    const struct chat_template *template;
     int max_length; /* tokens */
     enum truncation truncation;
     bool strict;          /* true: any bad row refuses the data set; false: bad rows are skipped and counted */
