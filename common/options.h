@@ -93,8 +93,9 @@ bool options_get(const struct options *options, const char *key, struct text *ou
 struct option_source options_get_source(const struct options *options, const char *key);
 /* "run.yaml:12", "command line", "default". */
 void options_source_text(const struct options *options, enum option_id id, struct text *out);
-/* Name of a key with dots. */
+/* Name of a key with dots, and back (also from an alias); OPTION_COUNT if there is no such key. */
 const char *option_name(enum option_id id);
+enum option_id options_id(const char *key);
 
 enum options_lines {
     OPTIONS_ALL,         /* every key */

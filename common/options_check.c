@@ -83,12 +83,6 @@ static void something_to_learn(const struct options *o, struct text *wrong)
         text_puts(wrong, "0, and so is answer_loss_weight: nothing would be learned");
 }
 
-static void prompt_loss(const struct options *o, struct text *wrong)
-{
-    if (!o->completion_only_loss)
-        text_puts(wrong, "false; a loss on prompts is not available, only on thoughts and answers");
-}
-
 static void minimum_rate(const struct options *o, struct text *wrong)
 {
     bool min_lr = o->min_lr >= 0, share = o->min_lr_rate >= 0;
@@ -213,7 +207,6 @@ static const struct rule {
     {ERROR, evaluation_has_data, KEYS(OPTION_eval_strategy, OPTION_eval_datasets, OPTION_eval_on_start)},
     {ERROR, resume_or_overwrite, KEYS(OPTION_resume_from_checkpoint, OPTION_overwrite_output_dir)},
     {ERROR, something_to_learn, KEYS(OPTION_thought_loss_weight, OPTION_answer_loss_weight)},
-    {ERROR, prompt_loss, KEYS(OPTION_completion_only_loss)},
     {ERROR, minimum_rate, KEYS(OPTION_lr_scheduler_type, OPTION_min_lr, OPTION_min_lr_rate)},
     {ERROR, milestones, KEYS(OPTION_lr_milestones, OPTION_lr_factors)},
     {ERROR, nesterov_needs_momentum, KEYS(OPTION_nesterov, OPTION_momentum)},

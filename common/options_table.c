@@ -170,3 +170,9 @@ const char *option_name(enum option_id id)
 {
     return option_rows[id].name;
 }
+
+enum option_id options_id(const char *key)
+{
+    const struct option_row *row = option_find(key, NULL);
+    return row ? (enum option_id)(row - option_rows) : OPTION_COUNT;
+}

@@ -1,0 +1,352 @@
+#include "launch/report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/files.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "common/scalar.h"
+
+enum { SPAN_THOUGHT_INDEX = 1, SPAN_ANSWER_INDEX = 2, SPAN_END_INDEX = 3 }; /* places in slot_report, as enum span */
+
+struct report {
+    FILE *out;
+    char *output_dir, *path; /* of metrics.jsonl */
+    int fd;
+    bool warned;          /* that metrics.jsonl cannot be written */
+    struct text history;
+    struct text set_lines, set_json; /* evaluation sets since the last block */
+    int sets;
+    int64_t saved_step; /* newest snapshot on disk; -1: none yet */
+};
+
+enum status report_create(const char *output_dir, const char *history, size_t history_size, struct report **out,
+                          struct error *err)
+{
+    struct report *report = mem_alloc(1, sizeof *report);
+    if (!report)
+        FAIL(err, STATUS_NOMEM, "no memory for the report");
+    *report = (struct report){.out = stdout, .fd = -1, .saved_step = -1};
+    report->output_dir = mem_strdup(output_dir);
+    report->path = path_join(output_dir, "metrics.jsonl");
+    text_append(&report->history, history ? history : "", history ? history_size : 0);
+    enum status st = STATUS_OK;
+    if (!report->path || !report->output_dir || report->history.failed)
+        st = error_set(err, STATUS_NOMEM, "no memory for the report");
+    if (st == STATUS_OK)
+        st = file_replace(report->path, report->history.data, report->history.size, err);
+    if (st == STATUS_OK && (report->fd = open(report->path, O_WRONLY | O_APPEND | O_CLOEXEC)) < 0)
+        st = error_set(err, STATUS_IO, "cannot open '%s': %s", report->path, strerror(errno));
+    if (st != STATUS_OK) {
+        report_free(report);
+        return st;
+    }
+    *out = report;
+    return STATUS_OK;
+}
+
+void report_free(struct report *report)
+{
+    if (!report)
+        return;
+    if (report->fd >= 0)
+        close(report->fd);
+    mem_free(report->output_dir);
+    mem_free(report->path);
+    text_free(&report->history);
+    text_free(&report->set_lines);
+    text_free(&report->set_json);
+    mem_free(report);
+}
+
+void report_print_to(struct report *report, FILE *file)
+{
+    report->out = file;
+}
+
+const struct text *report_history(const struct report *report)
+{
+    return &report->history;
+}
+
+static void __attribute__((format(printf, 2, 3))) print(struct report *report, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vfprintf(report->out, format, args);
+    va_end(args);
+}
+
+void report_text(struct report *report, const struct text *text)
+{
+    if (!text->failed && text->size)
+        fputs(text->data, report->out);
+    fflush(report->out);
+}
+
+/* ---- JSON lines ---- */
+
+static void put_key(struct text *json, const char *key)
+{
+    text_puts(json, json->size && json->data[json->size - 1] != '{' ? ", " : "");
+    text_json_string(json, key, strlen(key));
+    text_puts(json, ": ");
+}
+
+/* JSON has no NaN: null says that there is no number. */
+static void put_real(struct text *json, const char *key, double value)
+{
+    put_key(json, key);
+    if (isfinite(value))
+        scalar_put_real(json, value);
+    else
+        text_puts(json, "null");
+}
+
+static void put_int(struct text *json, const char *key, int64_t value)
+{
+    put_key(json, key);
+    text_printf(json, "%lld", (long long)value);
+}
+
+/* To the file in one write, and to the history. */
+static void write_line(struct report *report, struct text *json)
+{
+    text_puts(json, "}\n");
+    if (json->failed) {
+        log_warn("no memory for a line of metrics");
+        return;
+    }
+    text_append(&report->history, json->data, json->size);
+    if (write(report->fd, json->data, json->size) != (ssize_t)json->size && !report->warned) {
+        report->warned = true;
+        log_warn("cannot write '%s': %s; the run goes on", report->path, strerror(errno));
+    }
+}
+
+/* ---- numbers ---- */
+
+struct means {
+    double loss, thought, answer, accuracy; /* NaN where there was no token */
+};
+
+static double ratio(double sum, double count)
+{
+    return count > 0 ? sum / count : NAN;
+}
+
+/* The end token counts as answer. A loss that is not finite stays what it is. */
+static struct means means_of(const struct slot_report *s)
+{
+    int64_t answers = s->span_count[SPAN_ANSWER_INDEX] + s->span_count[SPAN_END_INDEX];
+    int64_t targets = 0;
+    for (int span = 0; span < REPORT_SPANS; span++)
+        targets += s->span_count[span];
+    return (struct means){
+        .loss = ratio(s->loss, s->weight),
+        .thought = ratio(s->span_loss[SPAN_THOUGHT_INDEX], (double)s->span_count[SPAN_THOUGHT_INDEX]),
+        .answer = ratio(s->span_loss[SPAN_ANSWER_INDEX] + s->span_loss[SPAN_END_INDEX], (double)answers),
+        .accuracy = ratio((double)s->correct, (double)targets),
+    };
+}
+
+/* "1.234"; "-" where there was nothing to take a mean of. NaN that was computed prints as nan. */
+static const char *shown(char text[32], double value, bool any, int digits)
+{
+    if (!any)
+        return "-";
+    snprintf(text, 32, "%.*f", digits, value);
+    return text;
+}
+
+/* "loss 1.234 (thought 1.301 answer 0.642) acc 0.71" */
+static void put_losses(struct text *out, const struct slot_report *s)
+{
+    struct means m = means_of(s);
+    char a[32], b[32], c[32], d[32];
+    bool thoughts = s->span_count[SPAN_THOUGHT_INDEX] > 0;
+    bool answers = s->span_count[SPAN_ANSWER_INDEX] + s->span_count[SPAN_END_INDEX] > 0;
+    text_printf(out, "loss %s (thought %s answer %s) acc %s", shown(a, m.loss, s->weight > 0, 3),
+                shown(b, m.thought, thoughts, 3), shown(c, m.answer, answers, 3), shown(d, m.accuracy, thoughts || answers, 2));
+}
+
+static void put_losses_json(struct text *json, const char *prefix, const struct slot_report *s)
+{
+    const struct means m = means_of(s);
+    const struct {
+        const char *name;
+        double value;
+    } rows[] = {{"loss", m.loss}, {"thought_loss", m.thought}, {"answer_loss", m.answer}, {"accuracy", m.accuracy}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char key[256];
+        snprintf(key, sizeof key, "%s%s", prefix, rows[i].name);
+        put_real(json, key, rows[i].value);
+    }
+}
+
+/* "02:10", "1:02:10". */
+static const char *clock_text(char text[32], double seconds)
+{
+    if (!(seconds >= 0) || seconds > 1e9)
+        return "-";
+    long long s = llround(seconds);
+    if (s >= 3600)
+        snprintf(text, 32, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(text, 32, "%02lld:%02lld", s / 60, s % 60);
+    return text;
+}
+
+/* "12.3 MB" */
+static const char *bytes_text(char text[32], int64_t bytes)
+{
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 1000 && unit < 4; unit++)
+        value /= 1000;
+    snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return text;
+}
+
+/* ---- the parts ---- */
+
+void report_step(struct report *report, const struct step_facts *f)
+{
+    struct text line = {0}, json = {0};
+    char elapsed[32], left[32];
+    text_printf(&line, "step %lld/%lld epoch %.2f ", (long long)f->step, (long long)f->total, f->epoch);
+    put_losses(&line, &f->sums);
+    text_printf(&line, " lr %.1e gnorm %.2f tok/s %.0f elapsed %s left %s", f->learning_rate, f->grad_norm, f->tokens_per_second,
+                clock_text(elapsed, f->elapsed_s), clock_text(left, f->left_s));
+    /* Worth a word only where it costs: later than the others by half of their time and by more than noise. */
+    if (f->slowest_rank >= 0 && f->slowest_lag_ms > 1.5 * f->median_lag_ms + 100)
+        text_printf(&line, " slow rank %d (+%.0f ms)", f->slowest_rank, f->slowest_lag_ms - f->median_lag_ms);
+    if (!line.failed)
+        print(report, "%s\n", line.data);
+    fflush(report->out);
+
+    text_puts(&json, "{");
+    put_int(&json, "step", f->step);
+    put_int(&json, "total_steps", f->total);
+    put_real(&json, "epoch", f->epoch);
+    put_losses_json(&json, "", &f->sums);
+    put_real(&json, "learning_rate", f->learning_rate);
+    put_real(&json, "grad_norm", f->grad_norm);
+    put_int(&json, "tokens", f->sums.tokens);
+    put_real(&json, "tokens_per_second", f->tokens_per_second);
+    put_real(&json, "elapsed_s", f->elapsed_s);
+    put_real(&json, "left_s", f->left_s);
+    if (f->slowest_rank >= 0) {
+        put_int(&json, "slowest_rank", f->slowest_rank);
+        put_real(&json, "slowest_lag_ms", f->slowest_lag_ms);
+        put_real(&json, "median_lag_ms", f->median_lag_ms);
+    }
+    write_line(report, &json);
+    text_free(&line);
+    text_free(&json);
+}
+
+static void add_set(struct report *report, const char *name, const struct slot_report *sums)
+{
+    char prefix[200];
+    text_printf(&report->set_lines, "  %-20s ", name);
+    put_losses(&report->set_lines, sums);
+    text_puts(&report->set_lines, "\n");
+    snprintf(prefix, sizeof prefix, "eval_%.150s_", name);
+    put_losses_json(&report->set_json, prefix, sums);
+    report->sets++;
+}
+
+void report_evaluation(struct report *report, const char *name, int64_t step, double epoch, const struct slot_report *sums,
+                       double seconds)
+{
+    if (name) {
+        add_set(report, name, sums);
+        return;
+    }
+    struct text line = {0}, json = {0};
+    put_losses(&line, sums);
+    if (!line.failed)
+        print(report, "eval step %lld epoch %.2f %s in %.1f s\n", (long long)step, epoch, line.data, seconds);
+    if (report->sets > 1 && !report->set_lines.failed)
+        print(report, "%s", report->set_lines.data);
+    fflush(report->out);
+
+    text_puts(&json, "{");
+    put_int(&json, "step", step);
+    put_real(&json, "epoch", epoch);
+    put_losses_json(&json, "eval_", sums);
+    if (report->sets && !report->set_json.failed)
+        text_printf(&json, ", %s", report->set_json.data);
+    put_real(&json, "eval_runtime_s", seconds);
+    write_line(report, &json);
+    text_free(&line);
+    text_free(&json);
+    text_clear(&report->set_lines);
+    text_clear(&report->set_json);
+    report->sets = 0;
+}
+
+void report_saved(struct report *report, const struct writer_result *result)
+{
+    char name[SNAPSHOT_STRING_SIZE], size[32];
+    long long step = result->written.step;
+    struct text json = {0};
+    if (result->status != STATUS_OK) {
+        log_warn("the snapshot of step %lld was not written: %s; the run goes on, earlier snapshots stay", step, result->text);
+        return;
+    }
+    snapshot_file_name(result->written.step, name);
+    report->saved_step = result->written.step;
+    print(report, "saved %s/snapshots/%s (%s in %.2f s)", report->output_dir, name, bytes_text(size, result->written.bytes),
+          result->written.seconds);
+    print(report, result->removed ? ", %d older removed\n" : "\n", result->removed);
+    fflush(report->out);
+    if (result->text[0])
+        log_warn("%s", result->text);
+    text_puts(&json, "{");
+    put_int(&json, "step", step);
+    put_key(&json, "snapshot");
+    text_json_string(&json, name, strlen(name));
+    put_key(&json, "digest");
+    text_json_string(&json, result->written.digest, strlen(result->written.digest));
+    put_int(&json, "bytes", result->written.bytes);
+    put_real(&json, "write_s", result->written.seconds);
+    write_line(report, &json);
+    text_free(&json);
+}
+
+void report_stopping(struct report *report, const char *text)
+{
+    print(report, "%s; writing a snapshot\n", text);
+    fflush(report->out);
+}
+
+void report_end_facts(struct report *report, const struct end_facts *f)
+{
+    char elapsed[32], name[SNAPSHOT_STRING_SIZE];
+    print(report, "\n%s after step %lld of %lld (epoch %.2f, %lld tokens) in %s\n", f->stopped ? "Stopped" : "Finished",
+          (long long)f->step, (long long)f->total, f->epoch, (long long)f->tokens, clock_text(elapsed, f->seconds));
+    print(report, "  digest      %s\n", f->digest);
+    if (f->best_metric && *f->best_metric && f->best_step >= 0)
+        print(report, "  best        %s %.4f at step %lld\n", f->best_metric, f->best_value, (long long)f->best_step);
+    if (report->saved_step >= 0) {
+        snapshot_file_name(report->saved_step, name);
+        print(report, "  snapshot    %s/snapshots/%s\n", f->output_dir, name);
+        print(report, "  metrics     %s\n", report->path);
+        print(report, "Next\n");
+        print(report, "  loar generate --snapshot %s --prompt \"...\"\n", f->output_dir);
+        print(report, "  loar inspect %s/snapshots/%s --digest\n", f->output_dir, name);
+        print(report, "  h5dump -H %s/snapshots/%s\n", f->output_dir, name);
+        print(report, "  worker %s --resume_from_checkpoint true%s\n", f->run_file, f->stopped ? "" : " --max_steps N");
+    } else {
+        print(report, "  metrics     %s\n", report->path);
+    }
+    fflush(report->out);
+}

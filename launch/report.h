@@ -1,0 +1,110 @@
+/* What rank 0 prints for a person, and the same numbers as JSON lines in output_dir/metrics.jsonl: plan, one decoded
+ * row, a line per logging_steps, evaluations, snapshots, end. The lines are also kept as text for the snapshot, so
+ * that a resumed run continues the history of the part it goes on from.
+ * Must not know: how numbers come about. Nothing here fails a run: what cannot be written is a warning. */
+#ifndef LAUNCH_REPORT_H
+#define LAUNCH_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/options.h"
+#include "common/status.h"
+#include "common/text.h"
+#include "proto/messages.h"
+#include "ps/snapshot.h"
+#include "ps/writer.h"
+
+struct report;
+struct start;
+struct server;
+
+/* `history`: the JSON lines up to the point a run is resumed from, NULL for a new run; metrics.jsonl is made to hold
+ * exactly them (atomically). The folder exists. STATUS_IO, STATUS_NOMEM. */
+enum status report_create(const char *output_dir, const char *history, size_t history_size, struct report **out,
+                          struct error *err);
+void report_free(struct report *report);
+/* Prints there instead of standard output; for tests. */
+void report_print_to(struct report *report, FILE *file);
+/* Prints a text as it is; nothing where `text` failed. */
+void report_text(struct report *report, const struct text *text);
+/* All JSON lines so far. */
+const struct text *report_history(const struct report *report);
+
+/* One data set in the plan. */
+struct plan_data {
+    const char *name, *format, *problems; /* problems: lines, or NULL */
+    bool evaluation;
+    int64_t read, kept, skipped, too_long, shortened, special_text;
+    int64_t tokens[REPORT_SPANS]; /* of kept rows: prompt, thought, answer, end */
+    int longest;
+};
+
+/* The run as it is about to begin. Texts are borrowed. */
+struct plan_facts {
+    const struct options *options;
+    int ranks, workers, server_threads, worker_threads; /* worker_threads: of the first worker */
+    const char *hosts;                                  /* "node1 x 4, node2 x 3" */
+    const char *model;                                  /* "llama, 4 layers, width 128, ..." */
+    int64_t parameters, trained;
+    const struct plan_data *data;
+    int n_data;
+    int64_t steps_per_epoch, first_step, total_steps, warmup_steps;
+    int64_t worker_bytes, server_bytes, machine_bytes; /* estimates; machine_bytes: memory of this node, 0 if unknown */
+    const char *resumed_from;                          /* snapshot, or NULL */
+    const char *notes;                                 /* lines, or NULL */
+};
+/* These two are in report_plan.c. */
+void report_plan_facts(struct report *report, const struct plan_facts *facts);
+
+/* One run of tokens of the decoded row. */
+struct row_piece {
+    const char *span, *text; /* text as it decodes */
+    size_t size;
+    int tokens;
+    double weight; /* loss weight of each of its tokens */
+};
+void report_row(struct report *report, const char *dataset, const struct row_piece *pieces, int count);
+
+struct step_facts {
+    int64_t step, total; /* steps done, of */
+    double epoch;
+    struct slot_report sums; /* since the last line */
+    double learning_rate, grad_norm; /* of the last step */
+    double tokens_per_second, elapsed_s, left_s;
+    int slowest_rank; /* -1: not known */
+    double slowest_lag_ms, median_lag_ms;
+};
+void report_step(struct report *report, const struct step_facts *facts);
+
+/* Numbers of one evaluation set, and then, with name NULL, of all sets together, which prints the block and writes the
+ * JSON line. `seconds` counts for the last call only. */
+void report_evaluation(struct report *report, const char *name, int64_t step, double epoch, const struct slot_report *sums,
+                       double seconds);
+
+/* A snapshot was written, or could not be. */
+void report_saved(struct report *report, const struct writer_result *result);
+/* The run was asked to stop; `text` says by whom and where. */
+void report_stopping(struct report *report, const char *text);
+
+struct end_facts {
+    bool stopped; /* on request, before the last step */
+    int64_t step, total;
+    double epoch;
+    int64_t tokens;
+    double seconds;
+    const char *digest;
+    const char *best_metric; /* NULL or "": none */
+    double best_value;
+    int64_t best_step;
+    const char *run_file, *output_dir;
+};
+void report_end_facts(struct report *report, const struct end_facts *facts);
+
+/* The same from what the server holds; in report_run.c. */
+void report_plan(struct report *report, const struct start *start, const struct server *server);
+void report_end(struct report *report, const struct start *start, const struct snapshot_meta *meta, enum status status,
+                double seconds);
+
+#endif
