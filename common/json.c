@@ -7,14 +7,17 @@
 #include "common/memory.h"
 
 /* jansson does not always say that memory was short: a failed allocation can look like a syntax error, or even like
- * success with a string cut short. */
+ * success with a string cut short. Worse, when its token buffer cannot grow it runs on past the end of the token, so a
+ * refusal is remembered for the caller and the allocation tried once more. */
 static _Thread_local bool out_of_memory;
 
 static void *json_malloc(size_t size)
 {
     void *block = mem_alloc(size, 1);
-    if (!block)
+    if (!block) {
         out_of_memory = true;
+        block = mem_alloc(size, 1);
+    }
     return block;
 }
 
