@@ -1,7 +1,7 @@
 /* A thin, strict layer over libhdf5, the only place that includes it. Files are written through a file driver of our
  * own that remembers the first refusal of the system, so that a full disk ends in one clear message and a closed
- * file, and are read from memory (a map of the file), so that no lock is taken and every extent is checked first.
- * Objects are reached over hard links only. One struct is used by one thread at a time.
+ * file, and read back from memory (a map of the file), so that no lock is ever taken. Only for files that this program
+ * wrote: libhdf5 trusts what it parses. One struct is used by one thread at a time.
  * Must not know: what the datasets mean. */
 #ifndef COMMON_H5_H
 #define COMMON_H5_H
@@ -40,23 +40,11 @@ enum status h5_set_real(struct h5 *file, const char *path, const char *name, dou
 enum status h5_set_string(struct h5 *file, const char *path, const char *name, const char *value, struct error *err);
 
 /* Reading. What is missing, of another type or outside the file is STATUS_DATA naming the object. */
-bool h5_has(struct h5 *file, const char *path);
-bool h5_has_attribute(struct h5 *file, const char *path, const char *name);
 enum status h5_get_int(struct h5 *file, const char *path, const char *name, int64_t *out, struct error *err);
-enum status h5_get_real(struct h5 *file, const char *path, const char *name, double *out, struct error *err);
-/* Strings must fit into `size` bytes with their NUL. */
-enum status h5_get_string(struct h5 *file, const char *path, const char *name, char *out, size_t size,
-                          struct error *err);
 /* A float32 dataset, little-endian, contiguous: its shape and where its bytes lie in the image (perhaps not aligned). */
 enum status h5_read_floats(struct h5 *file, const char *path, int *n_dims, int64_t shape[H5_MAX_DIMS],
                            const unsigned char **bytes, struct error *err);
 /* A text written by h5_write_text, inside the image, without a NUL. */
 enum status h5_read_text(struct h5 *file, const char *path, const char **text, size_t *size, struct error *err);
-/* A table with exactly these columns; *values points into the image (perhaps not aligned). */
-enum status h5_read_table(struct h5 *file, const char *path, int columns, const char *const *names, int64_t *rows,
-                          const unsigned char **bytes, struct error *err);
-/* Calls `each` for every name in a group in alphabetical order, until it fails. */
-typedef enum status h5_name_fn(void *context, const char *name, struct error *err);
-enum status h5_each_name(struct h5 *file, const char *group, h5_name_fn *each, void *context, struct error *err);
 
 #endif

@@ -22,7 +22,5 @@ struct h5 {
 void h5_quiet(void);
 /* "'<file>': cannot <what> '<path>'" and the innermost message of the library, or what the system refused. */
 enum status h5_complain(struct h5 *file, struct error *err, const char *what, const char *path);
-/* A compound of int64 columns, or an invalid id. */
-hid_t h5_table_type(int columns, const char *const *names);
 
 #endif

@@ -72,7 +72,7 @@ enum status h5_write_text(struct h5 *file, const char *path, const char *text, s
     return st;
 }
 
-hid_t h5_table_type(int columns, const char *const *names)
+static hid_t table_type(int columns, const char *const *names)
 {
     hid_t type = H5Tcreate(H5T_COMPOUND, (size_t)columns * 8);
     for (int i = 0; type >= 0 && i < columns; i++)
@@ -88,7 +88,7 @@ enum status h5_write_table(struct h5 *file, const char *path, int columns, const
 {
     h5_quiet();
     hsize_t extent = (hsize_t)rows;
-    hid_t type = h5_table_type(columns, names), memory_type = h5_table_type(columns, names);
+    hid_t type = table_type(columns, names), memory_type = table_type(columns, names);
     enum status st = write_dataset(file, path, H5Screate_simple(1, &extent, NULL), type, memory_type, values, err);
     H5Tclose(memory_type);
     return st;

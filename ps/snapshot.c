@@ -10,15 +10,13 @@
 #include "common/files.h"
 #include "common/h5.h"
 #include "common/memory.h"
+#include "ps/snapshot_index.h"
 #include "ps/snapshot_internal.h"
 #include "ps/snapshot_seal.h"
 
 #define FIELD_ROW(kind, name, description) {SNAPSHOT_##kind, #name, description, offsetof(struct snapshot_meta, name)},
 const struct snapshot_field snapshot_fields[] = {SNAPSHOT_FIELDS(FIELD_ROW)};
 const int snapshot_field_count = sizeof snapshot_fields / sizeof snapshot_fields[0];
-
-const char *const snapshot_shard_columns[SNAPSHOT_SHARD_COLUMNS] = {"shard", "first_chunk", "chunks", "first_value",
-                                                                    "values"};
 
 enum status snapshot_object(char path[SNAPSHOT_PATH_SIZE], const char *optimizer, const char *state,
                             const char *tensor, struct error *err)
@@ -125,14 +123,10 @@ static enum status write_order(struct h5 *file, const struct params *table, stru
     return st;
 }
 
-static enum status write_shards(struct h5 *file, const struct snapshot_view *view, const struct snapshot_meta *meta,
-                                struct error *err)
+static enum status write_shards(struct h5 *file, const struct snapshot_shard *rows, int count, struct error *err)
 {
-    struct chunks chunks = chunks_make(view->table->values, meta->chunk_values);
-    struct snapshot_shard whole = {0, 0, chunks.count, 0, chunks.values};
-    const struct snapshot_shard *rows = view->shards ? view->shards : &whole;
-    return h5_write_table(file, "/run/shards", SNAPSHOT_SHARD_COLUMNS, snapshot_shard_columns,
-                          view->shards ? view->n_shards : 1, &rows->shard, err);
+    static const char *const columns[SNAPSHOT_SHARD_COLUMNS] = {"shard", "first_chunk", "chunks", "first_value", "values"};
+    return h5_write_table(file, "/run/shards", SNAPSHOT_SHARD_COLUMNS, columns, count, &rows->shard, err);
 }
 
 static enum status write_meta(struct h5 *file, const struct snapshot_meta *meta, struct error *err)
@@ -193,32 +187,11 @@ static enum status write_content(struct h5 *file, const struct snapshot_view *vi
     digest_finish(digest, meta->digest);
     TRY(st);
     TRY(write_order(file, view->table, err));
-    TRY(write_shards(file, view, meta, err));
+    TRY(write_shards(file, view->shards, view->n_shards, err));
     TRY(write_texts(file, "/run", view->texts, view->n_texts, err));
     TRY(write_texts(file, "/run/files", view->files, view->n_files, err));
     TRY(write_meta(file, meta, err));
     return h5_set_int(file, "/run", "complete", 1, err);
-}
-
-/* Reads the closed file back: it opens, tensors have the checksums of the arrays, texts are the same bytes. */
-static enum status read_back(const char *path, const struct snapshot_view *view, int64_t *bytes, struct error *err)
-{
-    struct snapshot *snapshot;
-    TRY(snapshot_open_checked(path, false, &snapshot, err));
-    *bytes = snapshot_bytes(snapshot);
-    enum status st = snapshot_verify(snapshot, err);
-    for (int i = 0; st == STATUS_OK && i < view->n_texts + view->n_files; i++) {
-        bool below_run = i < view->n_texts;
-        const struct snapshot_text *text = below_run ? &view->texts[i] : &view->files[i - view->n_texts];
-        char *copy = NULL;
-        size_t size;
-        st = (below_run ? snapshot_text : snapshot_file)(snapshot, text->name, &copy, &size, err);
-        if (st == STATUS_OK && (size != text->size || (size && memcmp(copy, text->data, size))))
-            st = error_set(err, STATUS_IO, "'%s': text '%s' reads back differently", path, text->name);
-        mem_free(copy);
-    }
-    snapshot_close(snapshot);
-    return st;
 }
 
 /* Size of the file, a little more than exactly. */
@@ -245,6 +218,26 @@ static enum status check_space(const char *dir, const struct snapshot_view *view
     return STATUS_OK;
 }
 
+/* Reads the closed file back, compares it with the arrays, and completes it with index and seal. */
+static enum status complete_temporary(const char *temporary, const struct snapshot_view *view,
+                                      const struct snapshot_meta *meta, int64_t *bytes, struct error *err)
+{
+    struct file_map map;
+    struct text index = {0};
+    TRY(file_map_open(temporary, &map, err));
+    enum status st = index_build(temporary, map.data, map.size, view, meta, &index, err);
+    file_map_close(&map);
+    if (st == STATUS_OK)
+        st = seal_write(temporary, index.data, index.size, err);
+    text_free(&index);
+    TRY(st);
+    struct snapshot *snapshot;
+    TRY(snapshot_open(temporary, &snapshot, err));
+    *bytes = snapshot_bytes(snapshot);
+    snapshot_close(snapshot);
+    return STATUS_OK;
+}
+
 static enum status write_temporary(const char *temporary, const struct snapshot_view *view,
                                    struct snapshot_meta *meta, int64_t *bytes, struct error *err)
 {
@@ -254,8 +247,7 @@ static enum status write_temporary(const char *temporary, const struct snapshot_
     /* The reason that came first is the one to tell. */
     enum status closed = h5_close(file, st == STATUS_OK ? err : NULL);
     TRY(st != STATUS_OK ? st : closed);
-    TRY(seal_write(temporary, err));
-    return read_back(temporary, view, bytes, err);
+    return complete_temporary(temporary, view, meta, bytes, err);
 }
 
 /* Names the new file in dir/latest, the one step that makes it count. */
@@ -299,6 +291,8 @@ enum status snapshot_write(const char *dir, const struct snapshot_view *view, st
         FAIL(err, STATUS_INTERNAL, "a snapshot view with %d states of optimizer '%s'", view->n_states,
              view->meta.optimizer);
     double begin = seconds_now();
+    struct snapshot_view whole = *view;
+    struct snapshot_shard all = {0};
     char name[SNAPSHOT_STRING_SIZE];
     snapshot_file_name(view->meta.step, name);
     struct text temporary = {0};
@@ -306,6 +300,12 @@ enum status snapshot_write(const char *dir, const struct snapshot_view *view, st
     char *path = path_join(dir, name);
     struct snapshot_meta meta;
     fill_meta(view, &meta);
+    if (!whole.shards) {
+        all.chunks = chunks_make(view->table->values, meta.chunk_values).count;
+        all.values = view->table->values;
+        whole.shards = &all;
+        whole.n_shards = 1;
+    }
     int64_t bytes = 0;
     enum status st = path && !temporary.failed ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory for the path of '%s'", name);
     if (st == STATUS_OK)
@@ -313,7 +313,7 @@ enum status snapshot_write(const char *dir, const struct snapshot_view *view, st
     if (st == STATUS_OK)
         st = check_space(dir, view, err);
     if (st == STATUS_OK) {
-        st = write_temporary(temporary.data, view, &meta, &bytes, err);
+        st = write_temporary(temporary.data, &whole, &meta, &bytes, err);
         if (st == STATUS_OK)
             st = publish(dir, meta.step, name, temporary.data, path, err);
         if (st != STATUS_OK)

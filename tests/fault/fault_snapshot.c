@@ -243,9 +243,7 @@ static void expect_refused_or_same(const unsigned char *image, size_t size, bool
     struct error err = {0};
     struct snapshot *snapshot;
     char digest[DIGEST_HEX_SIZE];
-    enum status st = sealed ? seal_check("damaged.h5", image, size, &err) : STATUS_OK;
-    if (st == STATUS_OK)
-        st = snapshot_open_image("damaged.h5", image, size, &snapshot, &err);
+    enum status st = snapshot_open_image("damaged.h5", image, size, sealed, &snapshot, &err);
     if (st == STATUS_OK) {
         st = snapshot_recompute_digest(snapshot, digest, &err);
         if (st == STATUS_OK && strcmp(digest, good_digest) && !strcmp(snapshot_meta(snapshot)->digest, digest))
@@ -273,10 +271,10 @@ static void read_flipped(unsigned char *image, size_t size)
     }
 }
 
-/* The same past the seal: what libhdf5 and our own checks make of it. */
+/* The same past the checksums of the seal: what the checks behind them make of it. */
 static void read_flipped_unsealed(unsigned char *image, size_t size)
 {
-    for (size_t at = SEAL_SIZE; at < size; at += 7) {
+    for (size_t at = 0; at < size; at++) {
         image[at] ^= (unsigned char)(1 << at % 8);
         expect_refused_or_same(image, size, false);
         image[at] ^= (unsigned char)(1 << at % 8);

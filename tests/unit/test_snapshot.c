@@ -255,7 +255,7 @@ static void odd_files_are_refused(void **state)
     assert_refused(snapshot_open(path, &snapshot, &err), STATUS_DATA, &err, "cut short");
     assert_ok(h5_create(path, &file, &err), &err); /* good HDF5, but nobody's snapshot */
     assert_ok(h5_close(file, &err), &err);
-    assert_refused(snapshot_open(path, &snapshot, &err), STATUS_DATA, &err, "not a snapshot");
+    assert_refused(snapshot_open(path, &snapshot, &err), STATUS_DATA, &err, "not a whole snapshot");
     assert_refused(snapshot_open_latest(folder, &snapshot, NULL, &err), STATUS_DATA, &err, "no usable snapshot");
 }
 
