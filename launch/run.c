@@ -7,6 +7,8 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/yaml.h"
+#include "worker/data/template.h"
+#include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
 
 const char *run_tokenizer_path(const struct options *options)
@@ -124,6 +126,7 @@ static enum status load(struct run *run, struct error *err)
     if (!run->template)
         FAIL(err, STATUS_USAGE, "chat_template: '%s' is not known", o->chat_template);
     TRY(tokenizer_load(run_tokenizer_path(o), &run->tokenizer, err));
+    TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
     TRY(model_params(&run->config, &run->table, err));
     run->chunks = chunks_make(run->table.values, o->ps.chunk_values);

@@ -9,10 +9,11 @@
 #include "common/text.h"
 #include "common/threads.h"
 #include "worker/data/dataset.h"
-#include "worker/data/template.h"
-#include "worker/data/tokenizer.h"
 #include "worker/model/model.h"
 #include "worker/train/loop.h"
+
+struct chat_template;
+struct tokenizer;
 
 struct run {
     const struct options *options; /* borrowed */

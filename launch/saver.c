@@ -1,5 +1,6 @@
 #include "launch/saver.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "common/files.h"

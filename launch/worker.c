@@ -11,6 +11,7 @@
 #include "common/signals.h"
 #include "launch/serve.h"
 #include "launch/work.h"
+#include "proto/launcher.h"
 #include "proto/transport_local.h"
 #include "proto/transport_mpi.h"
 
@@ -92,6 +93,18 @@ static int run_ranks(struct transport *transport, int argc, char **argv)
     _exit(status);
 }
 
+/* What MPICH's mpirun gives its ranks. Without it there is no need to start MPI at all. */
+static bool under_mpirun(void)
+{
+    return getenv("PMI_RANK") && (getenv("PMI_FD") || getenv("PMI_PORT"));
+}
+
+static const char *environment(void *context, const char *name)
+{
+    (void)context;
+    return getenv(name);
+}
+
 int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -119,8 +132,13 @@ int main(int argc, char **argv)
     }
     struct error err;
     struct transport *transport;
-    if (!transport_mpi_launched())
+    if (!under_mpirun()) {
+        if (launcher_check(1, environment, NULL, &err) != STATUS_OK) {
+            log_error("%s", err.text);
+            return status_exit_code(err.code);
+        }
         return run_alone(argc, argv);
+    }
     if (transport_mpi_create(&argc, &argv, &transport, &err) != STATUS_OK) {
         log_error("%s", err.text);
         return status_exit_code(err.code);

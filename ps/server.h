@@ -51,6 +51,8 @@ struct server_step {
     double slowest_lag_ms, median_lag_ms;
 };
 
+void slot_report_add(struct slot_report *sum, const struct slot_report *more);
+
 enum status server_create(const struct server_config *config, struct server **out, struct error *err);
 void server_free(struct server *server);
 
@@ -82,5 +84,7 @@ void server_on_idle(struct server *server, server_idle_fn *fn, void *context);
 /* Tells the workers to leave (status: why), receives what they had announced, and waits for their farewell. False
  * when one did not answer in time. */
 bool server_dismiss(struct server *server, enum status why, const char *text);
+/* The same for ranks that have only said hello, when there is no server yet. */
+bool server_refuse(struct transport *transport, enum status why, const char *text);
 
 #endif

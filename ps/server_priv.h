@@ -44,7 +44,6 @@ struct server {
     void *on_idle_context;
 };
 
-void slot_report_add(struct slot_report *sum, const struct slot_report *more);
 
 /* Packs and posts one message. */
 enum status server_post(struct server *server, int worker, const struct message *message, struct error *err);

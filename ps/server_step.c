@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/timing.h"
+#include "proto/wait.h"
 #include "ps/server_priv.h"
 
 enum { FAREWELL_MS = 10000 };
@@ -223,4 +224,38 @@ bool server_dismiss(struct server *s, enum status why, const char *text)
         if (order(s, w, why == STATUS_OK || why == STATUS_STOPPED ? ORDER_STOP : ORDER_ABORT, -1, 0, 0, 0, why, text, &ignored))
             return false;
     return server_wait(s, all_left, first_mute, "workers to leave", true, &ignored) == STATUS_OK;
+}
+
+bool server_refuse(struct transport *transport, enum status why, const char *text)
+{
+    struct error err;
+    struct arena arena = {0};
+    struct wait wait;
+    int left = transport_size(transport) - 1;
+    struct message m = {.kind = MESSAGE_ORDER};
+    m.order.action = ORDER_ABORT;
+    m.order.step = -1;
+    m.order.status = why;
+    m.order.text = text;
+    for (int rank = 1; rank < transport_size(transport); rank++)
+        if (frame_post(transport, rank, &m, &err) != STATUS_OK)
+            return false;
+    wait_begin(&wait, "workers to leave", FAREWELL_MS, NULL, NULL);
+    enum status st = STATUS_OK;
+    while (left > 0 && st == STATUS_OK) {
+        struct arrival arrival;
+        bool arrived;
+        st = transport_poll(transport, &arrival, &arrived, &err);
+        if (st == STATUS_OK && arrived) {
+            struct message word;
+            arena_reset(&arena);
+            st = frame_decode(arrival.bytes, arrival.size, arrival.source, &arena, &word, &err);
+            left -= st == STATUS_OK && word.kind == MESSAGE_BYE;
+        } else if (st == STATUS_OK) {
+            st = wait_check(&wait, &err);
+            transport_idle(transport, false);
+        }
+    }
+    arena_free(&arena);
+    return left == 0;
 }

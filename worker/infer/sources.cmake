@@ -1,1 +1,1 @@
-list(APPEND WORKER_SOURCES infer/sample.c)
+list(APPEND WORKER_SOURCES infer/generate.c infer/sample.c)
