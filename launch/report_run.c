@@ -1,0 +1,174 @@
+/* From what the server holds to the plain facts that report.c and report_plan.c print. */
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/memory.h"
+#include "launch/report.h"
+#include "launch/start.h"
+#include "ps/server.h"
+#include "worker/data/tokenizer.h"
+
+/* "node1 x 4, node2 x 3": hosts of the workers in order of their ranks. */
+static void put_hosts(const struct server *server, struct text *out)
+{
+    int workers = server_workers(server);
+    for (int w = 0, next; w < workers; w = next) {
+        const char *host = server_session(server, w)->host;
+        for (next = w; next < workers && !strcmp(server_session(server, next)->host, host); next++)
+            ;
+        text_printf(out, "%s%s", w ? ", " : "", host);
+        if (next - w > 1)
+            text_printf(out, " x %d", next - w);
+    }
+}
+
+static void put_model(const struct run *run, struct text *out)
+{
+    const struct model_config *c = &run->config;
+    const struct options *o = run->options;
+    text_printf(out, "%s (%s, %d layers, width %" PRId64 ", %d heads, %d key-value heads, vocabulary %" PRId64 ")",
+                o->model_config ? o->model_config : o->model_name_or_path, c->type == MODEL_QWEN2 ? "qwen2" : "llama", c->layers,
+                c->width, c->heads, c->kv_heads, c->vocab);
+}
+
+/* What a worker holds at most, as a sum of its large parts: parameters and gradient of the micro-batch and of the slot
+ * sums, and the activations of the longest micro-batch: per token and layer two norms, the residual, q, k, v and the
+ * attention's result (width each, keys and values fewer), and three hidden rows; with recomputation one layer of these
+ * and the residual of each. */
+static int64_t worker_bytes(const struct run *run)
+{
+    const struct model_config *c = &run->config;
+    int64_t longest = 0, row = 4 * c->width + (2 * c->heads + 2 * c->kv_heads) * c->head_dim + 3 * c->hidden;
+    for (int i = 0; i < run->train.n_parts; i++)
+        if (run->train.parts[i].stats.longest > longest)
+            longest = run->train.parts[i].stats.longest;
+    int64_t tokens = longest * run->options->per_device_train_batch_size;
+    int64_t kept = run->options->gradient_checkpointing ? row + c->layers * c->width : row * c->layers;
+    return (int64_t)sizeof(float) * (3 * run->table.values + tokens * kept);
+}
+
+/* Parameters, optimizer states, their shadow for snapshots, and one gradient sum. */
+static int64_t server_bytes(const struct start *start)
+{
+    return (int64_t)sizeof(float) * start->run.table.values * (2 * (1 + start->shard->n_states) + 1);
+}
+
+static int64_t machine_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (int64_t)pages * size : 0;
+}
+
+static void data_facts(const struct dataset *dataset, bool evaluation, struct plan_data *out)
+{
+    for (int i = 0; i < dataset->n_parts; i++) {
+        const struct dataset_part *part = &dataset->parts[i];
+        const struct dataset_stats *s = &part->stats;
+        out[i] = (struct plan_data){.name = part->name, .format = part->format, .problems = part->problems, .evaluation = evaluation,
+                                    .read = s->read, .kept = s->kept, .skipped = s->skipped, .too_long = s->too_long,
+                                    .shortened = s->shortened, .special_text = s->special_text, .longest = s->longest};
+        for (int span = 0; span < SPAN_COUNT && span < REPORT_SPANS; span++)
+            out[i].tokens[span] = s->tokens[span];
+    }
+}
+
+enum { ROW_PIECES = 64 };
+
+/* The first row of the training data, cut where its span changes. */
+static enum status show_row(struct report *report, const struct run *run, struct error *err)
+{
+    struct row row = dataset_row(&run->train, 0);
+    struct row_piece pieces[ROW_PIECES];
+    struct text texts[ROW_PIECES] = {{0}};
+    int count = 0;
+    enum status st = STATUS_OK;
+    for (int at = 0, next; st == STATUS_OK && at < row.n_tokens && count < ROW_PIECES; at = next, count++) {
+        for (next = at; next < row.n_tokens && row.spans[next] == row.spans[at]; next++)
+            ;
+        st = tokenizer_decode(run->tokenizer, row.tokens + at, (size_t)(next - at), false, &texts[count], err);
+        pieces[count] = (struct row_piece){span_name(row.spans[at]), texts[count].data ? texts[count].data : "", texts[count].size,
+                                           next - at, row.weight * run->span_weights[row.spans[at]]};
+    }
+    if (st == STATUS_OK)
+        report_row(report, run->train.parts[0].name, pieces, count);
+    for (int i = 0; i < ROW_PIECES; i++)
+        text_free(&texts[i]);
+    return st;
+}
+
+void report_plan(struct report *report, const struct start *start, const struct server *server)
+{
+    const struct run *run = &start->run;
+    struct text hosts = {0}, model = {0};
+    struct error err;
+    int n_data = run->train.n_parts + run->eval.n_parts;
+    struct plan_data *data = mem_alloc((size_t)n_data, sizeof *data);
+    put_hosts(server, &hosts);
+    put_model(run, &model);
+    if (!data || hosts.failed || model.failed || !hosts.data) {
+        log_warn("no memory to print the plan");
+    } else {
+        data_facts(&run->train, false, data);
+        data_facts(&run->eval, true, data + run->train.n_parts);
+        struct plan_facts facts = {
+            .options = run->options,
+            .ranks = server_workers(server) + 1,
+            .workers = server_workers(server),
+            .server_threads = threads_count(start->pool),
+            .worker_threads = server_session(server, 0)->threads,
+            .hosts = hosts.data,
+            .model = model.data,
+            .parameters = run->table.trained + run->table.frozen,
+            .trained = run->table.trained,
+            .data = data,
+            .n_data = n_data,
+            .steps_per_epoch = order_steps_per_epoch(&run->order),
+            .first_step = start->meta.step,
+            .total_steps = start->total_steps,
+            .warmup_steps = start->schedule.warmup,
+            .worker_bytes = worker_bytes(run),
+            .server_bytes = server_bytes(start),
+            .machine_bytes = machine_bytes(),
+            .resumed_from = start->resumed_from,
+            .notes = start->notes.data,
+        };
+        report_plan_facts(report, &facts);
+        if (run->train.rows && show_row(report, run, &err) != STATUS_OK)
+            log_warn("cannot show a row: %s", err.text);
+    }
+    mem_free(data);
+    text_free(&hosts);
+    text_free(&model);
+}
+
+void report_end(struct report *report, const struct start *start, const struct snapshot_meta *meta, enum status status,
+                double seconds)
+{
+    struct error err;
+    char digest[DIGEST_HEX_SIZE];
+    const struct shard *shard = start->shard;
+    struct snapshot_state states[SNAPSHOT_MAX_STATES];
+    for (int i = 0; i < shard->n_states; i++)
+        states[i] = (struct snapshot_state){shard->state_names[i], shard->states[i]};
+    if (snapshot_digest(&start->run.table, shard->parameters, shard->n_states, states, digest, &err) != STATUS_OK) {
+        log_warn("no digest: %s", err.text);
+        snprintf(digest, sizeof digest, "-");
+    }
+    struct end_facts facts = {
+        .stopped = status == STATUS_STOPPED,
+        .step = meta->step,
+        .total = start->total_steps,
+        .epoch = meta->epoch,
+        .tokens = meta->tokens_seen,
+        .seconds = seconds,
+        .digest = digest,
+        .best_metric = meta->best_metric,
+        .best_value = meta->best_value,
+        .best_step = meta->best_step,
+        .run_file = start->run.options->file,
+        .output_dir = start->run.options->output_dir,
+    };
+    report_end_facts(report, &facts);
+}
