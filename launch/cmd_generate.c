@@ -1,0 +1,314 @@
+/* `loar generate`: continues a prompt, or answers the questions of a rows file, thought first. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/memory.h"
+#include "launch/commands.h"
+#include "launch/run.h"
+#include "launch/source.h"
+#include "worker/data/jsonl.h"
+#include "worker/data/rows.h"
+#include "worker/data/template.h"
+#include "worker/data/tokenizer.h"
+#include "worker/infer/generate.h"
+
+static const char usage[] =
+    "usage: loar generate (--model DIR | --snapshot FILE|RUN_DIR) (--prompt TEXT | --file ROWS) [options]\n"
+    "\n"
+    "  --model DIR       a Hugging Face folder\n"
+    "  --snapshot FILE   a snapshot, or the newest one of a run; its template and settings are used\n"
+    "  --prompt TEXT     one question; the answer is written as it comes\n"
+    "  --file ROWS       a JSONL file of rows as in training; every question is answered\n"
+    "  --format NAME     format of the rows (default auto)\n"
+    "  --rows N          print only the first N answers (default all)\n"
+    "  --score N         compare the answers of the first N rows with those of the file\n"
+    "  --raw             continue the text itself, without a chat template\n"
+    "  --seed N          seed of the random numbers\n"
+    "\n"
+    "and these keys of a run file, as --key value: chat_template, cot_prompt, answer_prefix, two_stage,\n"
+    "max_thinking_tokens, max_new_tokens, do_sample, temperature, top_p, top_k, stop.\n"
+    "\n"
+    "Exit status: 0 done, 2 wrong usage, 3 missing or damaged file, 4 not-a-number.\n";
+
+struct request {
+    const char *path, *prompt, *file, *format;
+    bool snapshot, raw;
+    int64_t rows, score; /* negative: all / none */
+    const char *keys[64], *key_values[64]; /* settings of the run file's kind */
+    int n_keys;
+};
+
+struct session {
+    const struct request *request;
+    struct source *source;
+    const struct chat_template *template;
+    struct generator *generator;
+    struct token_list close, ends;
+    struct arena arena;
+    enum span telling; /* part that is being printed */
+    int64_t rows, scored, right, cut, silent; /* silent: no answer */
+};
+
+/* Which of the run file's keys make sense here. */
+static bool is_setting(const char *name)
+{
+    static const char *const names[] = {"chat_template", "cot_prompt",          "answer_prefix",  "two_stage", "seed",
+                                        "do_sample",     "max_thinking_tokens", "max_new_tokens", "temperature", "top_p", "top_k", "stop"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!strcmp(name, names[i]))
+            return true;
+    return false;
+}
+
+static enum status parse_count(const char *name, const char *text, int64_t *out, struct error *err)
+{
+    long long value;
+    char rest;
+    if (sscanf(text, "%lld%c", &value, &rest) != 1 || value < 0)
+        FAIL(err, STATUS_USAGE, "--%s must be a number of rows, found '%s'", name, text);
+    *out = value;
+    return STATUS_OK;
+}
+
+static enum status set(struct request *r, const char *name, const char *value, struct error *err)
+{
+    const struct {
+        const char *name;
+        const char **place;
+    } texts[] = {{"model", &r->path}, {"snapshot", &r->path}, {"prompt", &r->prompt}, {"file", &r->file}, {"format", &r->format}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (!strcmp(name, texts[i].name)) {
+            *texts[i].place = value;
+            r->snapshot = r->snapshot || !strcmp(name, "snapshot");
+            return STATUS_OK;
+        }
+    if (!strcmp(name, "rows"))
+        return parse_count(name, value, &r->rows, err);
+    if (!strcmp(name, "score"))
+        return parse_count(name, value, &r->score, err);
+    if (!is_setting(name) || r->n_keys == 64)
+        FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar generate --help", name);
+    r->keys[r->n_keys] = name;
+    r->key_values[r->n_keys++] = value;
+    return STATUS_OK;
+}
+
+static enum status parse_arguments(int argc, char **argv, struct request *out, struct error *err)
+{
+    *out = (struct request){.rows = -1, .score = -1};
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--raw")) {
+            out->raw = true;
+            continue;
+        }
+        char *name = argv[i], *value = strchr(argv[i], '=');
+        if (strncmp(name, "--", 2) && !value)
+            FAIL(err, STATUS_USAGE, "unexpected '%s'; see loar generate --help", name);
+        name += strncmp(name, "--", 2) ? 0 : 2;
+        if (value && (!strchr(name, ' ') || value < strchr(name, ' ')))
+            *value++ = '\0';
+        else if (i + 1 < argc)
+            value = argv[++i];
+        else
+            FAIL(err, STATUS_USAGE, "--%s needs a value; see loar generate --help", name);
+        TRY(set(out, name, value, err));
+    }
+    if (!out->path)
+        FAIL(err, STATUS_USAGE, "--model or --snapshot is needed; see loar generate --help");
+    if (!out->prompt == !out->file)
+        FAIL(err, STATUS_USAGE, "either --prompt or --file is needed; see loar generate --help");
+    return STATUS_OK;
+}
+
+/* Prints text as it comes; the parts are told apart by a heading. */
+static void tell(void *context, enum span span, const char *bytes, size_t size)
+{
+    struct session *s = context;
+    if (s->telling != span) {
+        if (!s->request->raw)
+            printf("%s%s: ", s->telling == SPAN_PROMPT ? "" : "\n", span == SPAN_THOUGHT ? "thought" : "answer");
+        s->telling = span;
+    }
+    fwrite(bytes, 1, size, stdout);
+    fflush(stdout);
+}
+
+static enum status raw_prompt(struct session *s, struct token_list *ids, struct error *err)
+{
+    const char *text = s->request->prompt;
+    return tokenizer_encode(s->source->tokenizer, text, strlen(text), TOKENIZE_ADDED | TOKENIZE_SPECIALS, ids, err);
+}
+
+static enum status answer(struct session *s, struct conversation *conversation, uint64_t stream, bool print, struct generated *out,
+                          struct error *err)
+{
+    struct token_list ids = {0};
+    const struct options *o = &s->source->options;
+    enum status st = conversation ? conversation_dress(conversation, o->cot_prompt, NULL, &s->arena, err) : STATUS_OK;
+    if (st == STATUS_OK)
+        st = conversation ? template_prompt(s->template, s->source->tokenizer, conversation, o->two_stage, &ids, err)
+                          : raw_prompt(s, &ids, err);
+    s->telling = SPAN_PROMPT;
+    if (st == STATUS_OK)
+        st = generator_run(s->generator, ids.ids, (int)ids.count, stream, print ? tell : NULL, s, out, err);
+    if (st == STATUS_OK && print)
+        putchar('\n');
+    if (st == STATUS_OK && print && out->status != GENERATE_COMPLETE && !s->request->raw)
+        printf("(%s)\n", generate_status_name(out->status));
+    token_list_free(&ids);
+    return st;
+}
+
+/* The same answer but for white space round it and letter case. */
+static bool same_answer(const char *a, size_t n, const char *b, size_t m)
+{
+    while (n && isspace((unsigned char)a[n - 1]))
+        n--;
+    while (m && isspace((unsigned char)b[m - 1]))
+        m--;
+    while (n && isspace((unsigned char)*a))
+        a++, n--;
+    while (m && isspace((unsigned char)*b))
+        b++, m--;
+    return n == m && !strncasecmp(a, b, n);
+}
+
+static enum status answer_row(struct session *s, struct conversation *c, bool print, bool score, struct error *err)
+{
+    struct generated out = {0};
+    const struct message *last = &c->messages[c->count - 1];
+    bool has_answer = last->role == ROLE_ASSISTANT;
+    const struct message *question = &c->messages[has_answer && c->count > 1 ? c->count - 2 : c->count - 1];
+    if (print)
+        printf("\nquestion: %.*s\n", (int)question->content_size, question->content);
+    enum status st = answer(s, c, (uint64_t)s->rows, print, &out, err);
+    bool right = st == STATUS_OK && has_answer && out.answer.data &&
+                 same_answer(out.answer.data, out.answer.size, last->content, last->content_size);
+    if (st == STATUS_OK && print && has_answer)
+        printf("expected: %.*s  %s\n", (int)last->content_size, last->content, right ? "(right)" : "(wrong)");
+    if (st == STATUS_OK && score && has_answer) {
+        s->scored++;
+        s->right += right;
+        s->cut += out.status == GENERATE_ANSWER_CUT || out.status == GENERATE_THOUGHT_CUT;
+        s->silent += out.status == GENERATE_NO_ANSWER;
+    }
+    generated_free(&out);
+    return st;
+}
+
+static enum status answer_file(struct session *s, struct jsonl *reader, struct error *err)
+{
+    const struct row_format *format = NULL;
+    const struct request *r = s->request;
+    if (r->format && strcmp(r->format, "auto"))
+        TRY(row_format_find(r->format, &format, err));
+    for (s->rows = 0; r->rows < 0 || s->rows < r->rows || s->rows < r->score; s->rows++) {
+        struct jsonl_record record;
+        struct json *row;
+        struct conversation conversation;
+        bool found;
+        TRY(jsonl_next(reader, &record, &found, err));
+        if (!found)
+            break;
+        TRY(jsonl_parse(reader, &record, &row, err));
+        arena_reset(&s->arena);
+        enum status st = format ? STATUS_OK : row_format_detect(row, r->file, record.line, &format, err);
+        if (st == STATUS_OK)
+            st = row_read(format, row, r->file, record.line, &(struct row_options){0}, &s->arena, &conversation, err);
+        if (st == STATUS_OK)
+            st = answer_row(s, &conversation, r->rows < 0 || s->rows < r->rows, s->rows < r->score, err);
+        json_free(row);
+        TRY(st);
+    }
+    if (s->scored)
+        printf("\nexact match %lld of %lld (%.1f %%), cut at a limit %lld, no answer %lld\n", (long long)s->right,
+               (long long)s->scored, 100.0 * (double)s->right / (double)s->scored, (long long)s->cut, (long long)s->silent);
+    return STATUS_OK;
+}
+
+static enum status make_generator(struct session *s, struct error *err)
+{
+    struct options *o = &s->source->options;
+    struct tokenizer *tokenizer = s->source->tokenizer;
+    if (s->request->raw) {
+        o->two_stage = false;
+        for (int i = 0; i < s->source->config.n_eos; i++)
+            TRY(token_list_add(&s->ends, &(int32_t){s->source->config.eos[i]}, 1, err));
+    } else {
+        s->template = template_find(o->chat_template);
+        TRY(template_check(s->template, tokenizer, err));
+        TRY(template_close_ids(s->template, tokenizer, &s->close, err));
+        TRY(template_end_ids(s->template, tokenizer, &s->ends, err));
+    }
+    struct generate_settings settings = {
+        .sampling = {.do_sample = o->do_sample, .temperature = o->temperature, .top_k = (int)o->top_k, .top_p = o->top_p,
+                     .seed = (uint64_t)o->seed},
+        .max_new_tokens = (int)o->max_new_tokens,
+        .two_stage = o->two_stage,
+        .max_thinking_tokens = (int)o->max_thinking_tokens,
+        .thought_close = s->template ? template_thought_tag(s->template) : NULL,
+        .close = s->close.ids,
+        .n_close = (int)s->close.count,
+        .answer_prefix = s->request->raw ? NULL : o->answer_prefix,
+        .ends = s->ends.ids,
+        .n_ends = (int)s->ends.count,
+        .stops = (const char *const *)o->stop.items,
+        .n_stops = (int)o->stop.count,
+    };
+    return generator_create(s->source->model, &s->source->config, s->source->values, tokenizer, &settings, &s->generator, err);
+}
+
+static enum status generate(struct session *s, struct error *err)
+{
+    const struct request *r = s->request;
+    for (int i = 0; i < r->n_keys; i++)
+        TRY(options_set(&s->source->options, r->keys[i], r->key_values[i], err));
+    TRY(make_generator(s, err));
+    if (r->file) {
+        struct jsonl reader;
+        TRY(jsonl_open(r->file, &reader, err));
+        enum status st = answer_file(s, &reader, err);
+        jsonl_close(&reader);
+        return st;
+    }
+    struct generated out = {0};
+    struct message question = {.role = ROLE_USER, .content = r->prompt, .content_size = strlen(r->prompt)};
+    struct conversation conversation = {&question, 1, 1.0f};
+    if (r->raw)
+        printf("%s", r->prompt);
+    enum status st = answer(s, r->raw ? NULL : &conversation, 0, true, &out, err);
+    generated_free(&out);
+    return st;
+}
+
+int cmd_generate(int argc, char **argv)
+{
+    struct error err = {0};
+    struct request request;
+    struct source source = {0};
+    struct session session = {.request = &request, .source = &source};
+    struct threads *pool = NULL;
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        fputs(usage, argc < 2 ? stderr : stdout);
+        return argc < 2 ? status_exit_code(STATUS_USAGE) : 0;
+    }
+    enum status st = parse_arguments(argc, argv, &request, &err);
+    if (st == STATUS_OK)
+        st = threads_create(run_threads(0, 1), &pool, &err);
+    if (st == STATUS_OK)
+        st = source_open(request.path, request.snapshot, pool, &source, &err);
+    if (st == STATUS_OK)
+        st = generate(&session, &err);
+    if (st != STATUS_OK)
+        log_error("%s", err.text);
+    generator_free(session.generator);
+    token_list_free(&session.close);
+    token_list_free(&session.ends);
+    arena_free(&session.arena);
+    source_close(&source);
+    threads_free(pool);
+    return status_exit_code(st);
+}

@@ -1,0 +1,34 @@
+/* A model to generate with, from a Hugging Face folder or from a snapshot (which carries its tokenizer, its
+ * configuration and the options it was trained with).
+ * Must not know: what is generated. */
+#ifndef LAUNCH_SOURCE_H
+#define LAUNCH_SOURCE_H
+
+#include "common/options.h"
+#include "common/params.h"
+#include "common/status.h"
+#include "common/threads.h"
+#include "worker/model/model.h"
+
+struct tokenizer;
+
+struct source {
+    struct options options; /* of the run behind a snapshot, or defaults */
+    struct model_config config;
+    struct params table;
+    float *values;
+    struct tokenizer *tokenizer;
+    struct model *model;
+};
+
+/* `path`: a snapshot, a run's folder or a folder of snapshots with `snapshot` set, else a model folder. On failure
+ * everything is released. */
+enum status source_open(const char *path, bool snapshot, struct threads *pool, struct source *out, struct error *err);
+void source_close(struct source *source);
+
+/* Opens a snapshot file, or the newest good one of a run's folder or of a folder of snapshots; what was wrong with newer ones
+ * goes to stderr. */
+struct snapshot;
+enum status source_open_snapshot(const char *path, struct snapshot **out, struct error *err);
+
+#endif
