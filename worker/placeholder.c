@@ -1,1 +1,0 @@
-typedef int worker_placeholder; /* until the first real file */
