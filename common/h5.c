@@ -85,6 +85,8 @@ static herr_t driver_read(H5FD_t *driver, H5FD_mem_t type, hid_t dxpl, haddr_t a
     return 0;
 }
 
+enum { WRITE_BEHIND = 1 << 20 };
+
 /* Never fails towards the library: a library that cannot flush cannot close either and keeps the file for ever. */
 static herr_t driver_write(H5FD_t *driver, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t size,
                            const void *buffer)
@@ -102,6 +104,9 @@ static herr_t driver_write(H5FD_t *driver, H5FD_mem_t type, hid_t dxpl, haddr_t 
         else
             done += (size_t)put;
     }
+    /* The disk may begin while the next piece is checked and copied; advice only. */
+    if (size >= WRITE_BEHIND && !file->refused)
+        sync_file_range(file->fd, (off64_t)address, (off64_t)size, SYNC_FILE_RANGE_WRITE);
     if (address + size > file->eof)
         file->eof = address + size;
     return 0;
