@@ -115,6 +115,10 @@ bool scalar_is_utf8(const char *text)
 void scalar_put_real(struct text *out, double value)
 {
     char number[32];
+    if (value == floor(value) && fabs(value) < 1e15) {
+        text_printf(out, "%.0f", value);
+        return;
+    }
     for (int precision = 1; precision <= 17; precision++) {
         snprintf(number, sizeof number, "%.*g", precision, value);
         if (strtod(number, NULL) == value)

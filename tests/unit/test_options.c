@@ -1,0 +1,459 @@
+/* The table of options: every key set, got and refused mechanically; files, overrides, aliases, rules, fingerprint. */
+#include "tests/support/cmocka_all.h"
+
+#include <math.h>
+
+#include "common/memory.h"
+#include "common/options_table.h"
+#include "common/options_value.h"
+
+static struct error err;
+static struct options o;
+static struct text notes;
+
+static const char base[] = "model_name_or_path: m\ndatasets: [{path: a.jsonl}]\n";
+
+/* Parses base + text with overrides (NULL-terminated). */
+static enum status parse(const char *text, char **overrides)
+{
+    struct text all = {0};
+    int n = 0;
+    while (overrides && overrides[n])
+        n++;
+    text_puts(&all, base);
+    text_puts(&all, text);
+    text_clear(&notes);
+    enum status st = options_parse_text(all.data, all.size, "run.yaml", n, overrides, &o, &notes, &err);
+    text_free(&all);
+    return st;
+}
+
+static void assert_value(const char *key, const char *wanted)
+{
+    struct text text = {0};
+    text_puts(&text, "");
+    assert_true(options_get(&o, key, &text));
+    assert_string_equal(text.data, wanted);
+    text_free(&text);
+}
+
+static bool inside(const struct option_limits *l, double v)
+{
+    return (l->low_open ? v > l->low : v >= l->low) && (l->high_open ? v < l->high : v <= l->high);
+}
+
+/* A value of the row that is not its default. */
+static void other_value(const struct option_row *row, char out[128])
+{
+    double fallback = strtod(row->fallback, NULL);
+    static const double tries[] = {1, 2, 3, 0.5, 0.25, 100, 4096, 0};
+    snprintf(out, 128, "other");
+    if (row->kind == OPTION_KIND_BOOL)
+        snprintf(out, 128, "%s", strcmp(row->fallback, "true") ? "true" : "false");
+    else if (row->kind == OPTION_KIND_CHOICE)
+        snprintf(out, 128, "%s", strcmp(row->fallback, row->limits.words[0]) ? row->limits.words[0] : row->limits.words[1]);
+    else if (row->kind == OPTION_KIND_STRINGS)
+        snprintf(out, 128, "[\"a b\", c]");
+    else if (row->kind == OPTION_KIND_REALS)
+        snprintf(out, 128, "[0.25, 0.5]");
+    else if (row->kind == OPTION_KIND_DATASETS)
+        snprintf(out, 128, "[{path: x.jsonl, name: n, format: gsm8k, task: t, weight: 2, loss_weight: 0.5, max_samples: 7}]");
+    else if (row->kind != OPTION_KIND_STRING)
+        for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++)
+            if (inside(&row->limits, tries[i]) && tries[i] != fallback && (row->kind == OPTION_KIND_REAL || tries[i] == floor(tries[i]))) {
+                snprintf(out, 128, "%g", tries[i]);
+                return;
+            }
+}
+
+static void every_key_is_set_and_got(void **state)
+{
+    (void)state;
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const struct option_row *row = &option_rows[i];
+        char value[128];
+        assert_ok(options_defaults(&o, &err), &err);
+        assert_true(option_value_is_default(row, (char *)&o + row->offset));
+        other_value(row, value);
+        if (i == OPTION_ps_servers)
+            snprintf(value, sizeof value, "1"); /* the only one there is */
+        assert_ok(options_set(&o, row->name, value, &err), &err);
+        assert_int_equal(option_value_is_default(row, (char *)&o + row->offset), i == OPTION_ps_servers);
+        struct text once = {0}, twice = {0};
+        assert_true(options_get(&o, row->name, &once));
+        if (row->kind != OPTION_KIND_DATASETS)
+            assert_string_equal(once.data, value);
+        assert_int_equal(options_get_source(&o, row->name).origin, ORIGIN_COMMAND_LINE);
+        options_free(&o);
+        assert_ok(options_defaults(&o, &err), &err);
+        assert_ok(options_set(&o, row->name, once.data, &err), &err);
+        assert_true(options_get(&o, row->name, &twice));
+        assert_string_equal(once.data, twice.data);
+        /* null is the default again */
+        assert_ok(options_set(&o, row->name, "null", &err), &err);
+        assert_true(option_value_is_default(row, (char *)&o + row->offset));
+        options_free(&o);
+        text_free(&once);
+        text_free(&twice);
+    }
+}
+
+static void every_key_refuses_nonsense(void **state)
+{
+    (void)state;
+    assert_ok(options_defaults(&o, &err), &err);
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const struct option_row *row = &option_rows[i];
+        if (row->kind == OPTION_KIND_STRING || row->kind == OPTION_KIND_STRINGS)
+            continue;
+        assert_refused(options_set(&o, row->name, "nonsense", &err), STATUS_USAGE, &err, row->name);
+        assert_refused(options_set(&o, row->name, "nonsense", &err), STATUS_USAGE, &err, "wanted");
+        assert_true(option_value_is_default(row, (char *)&o + row->offset));
+    }
+    options_free(&o);
+}
+
+static void every_bound_holds(void **state)
+{
+    (void)state;
+    assert_ok(options_defaults(&o, &err), &err);
+    int checked = 0;
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const struct option_row *row = &option_rows[i];
+        if (row->kind != OPTION_KIND_INT && row->kind != OPTION_KIND_REAL)
+            continue;
+        for (int high = 0; high < 2; high++) {
+            double bound = high ? row->limits.high : row->limits.low;
+            bool open = high ? row->limits.high_open : row->limits.low_open;
+            char text[64];
+            if (!isfinite(bound))
+                continue;
+            snprintf(text, sizeof text, "%.0f", bound);
+            assert_int_equal(options_set(&o, row->name, text, &err), open && bound != strtod(row->fallback, NULL) ? STATUS_USAGE : STATUS_OK);
+            double outside = bound + (high ? 3 : -3);
+            snprintf(text, sizeof text, "%.0f", outside);
+            assert_int_equal(options_set(&o, row->name, text, &err), STATUS_USAGE);
+            checked++;
+        }
+        assert_ok(options_set(&o, row->name, row->fallback, &err), &err);
+    }
+    assert_true(checked > 50);
+    options_free(&o);
+}
+
+static void every_alias_reaches_its_key(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < option_alias_count; i++) {
+        const struct option_alias *alias = &option_aliases[i];
+        const struct option_row *row = option_find(alias->name, NULL);
+        char value[128];
+        assert_non_null(row);
+        for (int k = 0; k < OPTION_COUNT; k++)
+            assert_string_not_equal(alias->other, option_rows[k].name);
+        assert_ok(options_defaults(&o, &err), &err);
+        other_value(row, value);
+        assert_ok(options_set(&o, alias->other, value, &err), &err);
+        if (alias->inverse)
+            assert_value(alias->name, strcmp(value, "true") ? "true" : "false");
+        else
+            assert_value(alias->name, value);
+        assert_string_equal(options_get_source(&o, alias->name).alias, alias->other);
+        options_free(&o);
+    }
+}
+
+static void every_row_is_documented(void **state)
+{
+    (void)state;
+    struct text help = {0}, page = {0};
+    options_help(&help);
+    options_reference(&page);
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        char line[128], cell[128];
+        snprintf(line, sizeof line, "\n  %s\n", option_rows[i].name);
+        snprintf(cell, sizeof cell, "\n| `%s` | ", option_rows[i].name);
+        assert_non_null(strstr(help.data, line));
+        assert_non_null(strstr(page.data, cell));
+        assert_true(strlen(option_rows[i].help) > 5);
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(option_rows[i].name, option_rows[k].name);
+    }
+    for (const char *line = help.data; *line;) {
+        size_t size = strcspn(line, "\n");
+        assert_true(size <= 80);
+        line += size + (line[size] == '\n');
+    }
+    text_free(&help);
+    text_free(&page);
+}
+
+static void file_then_command_line(void **state)
+{
+    (void)state;
+    char *overrides[] = {"learning_rate=1e-3", "--ps.slots", "32", "--max-steps=7", "--strict", "false", "--eval_on_start", "seed=1",
+                         "seed=2", "eval_datasets=[{path: e.jsonl}]", "stop=[\"a b\", \"###\"]", "datasets.0.name=first", "datasets.1.path=b.jsonl", NULL};
+    assert_ok(parse("learning_rate: 2e-5\nmax_length: 77\nps: {slots: 16, chunk_values: 512}\nstop: x\neval_strategy: no\n", overrides), &err);
+    assert_true(o.learning_rate == 1e-3);
+    assert_int_equal(o.ps.slots, 32);
+    assert_int_equal(o.ps.chunk_values, 512);
+    assert_int_equal(o.max_steps, 7);
+    assert_int_equal(o.max_length, 77);
+    assert_false(o.strict);
+    assert_true(o.eval_on_start);
+    assert_int_equal(o.seed, 2);
+    assert_int_equal(o.stop.count, 2);
+    assert_string_equal(o.stop.items[0], "a b");
+    assert_int_equal(o.datasets.count, 2);
+    assert_string_equal(o.datasets.items[0].name, "first");
+    assert_string_equal(o.datasets.items[1].name, "b");
+    assert_string_equal(o.datasets.items[1].task, "b");
+    assert_string_equal(o.eval_strategy, "no");
+    assert_string_equal(o.output_dir, "run");
+    assert_null(o.run_name);
+    assert_int_equal(options_get_source(&o, "learning_rate").origin, ORIGIN_COMMAND_LINE);
+    assert_int_equal(options_get_source(&o, "max_length").origin, ORIGIN_FILE);
+    assert_int_equal(options_get_source(&o, "max_length").line, 4);
+    assert_int_equal(options_get_source(&o, "top_p").origin, ORIGIN_DEFAULT);
+    struct text source = {0};
+    options_source_text(&o, OPTION_max_length, &source);
+    assert_string_equal(source.data, "run.yaml:4");
+    text_free(&source);
+    assert_non_null(strstr(o.text, "max_length: 77"));
+    options_free(&o);
+}
+
+static void aliases_leave_a_note(void **state)
+{
+    (void)state;
+    assert_ok(parse("cutoff_len: 64\ntrain_on_inputs: false\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-6}\n"
+                    "optim: adamw_torch\nresume_from_checkpoint: true\n", NULL), &err);
+    assert_int_equal(o.max_length, 64);
+    assert_true(o.completion_only_loss);
+    assert_true(o.min_lr == 1e-6);
+    assert_string_equal(o.optim, "adamw");
+    assert_string_equal(o.resume_from_checkpoint, "true");
+    assert_non_null(strstr(notes.data, "run.yaml:3:1: cutoff_len: read as max_length"));
+    assert_non_null(strstr(notes.data, "train_on_inputs: read as the inverse of completion_only_loss"));
+    options_free(&o);
+    assert_refused(parse("cutoff_len: 64\nmax_length: 32\n", NULL), STATUS_USAGE, &err, "max_length: given twice, first in line 3 as cutoff_len");
+}
+
+static void all_problems_at_once(void **state)
+{
+    (void)state;
+    char *overrides[] = {"--foo", "x", "bar", "ps.servers=2", "max_steps", "--seed", NULL};
+    assert_int_equal(parse("learning_rat: 1\nlearning_rate: \"2e-5\"\nsave_strategy: stepz\neval_steps: 1.5\nps: {slotz: 3}\nps.slots: [1]\nstop: [a, [b]]\n"
+                           "eval_datasets: [{nam: x, path: y, format: gsm9k}, z]\n", overrides), STATUS_USAGE);
+    static const char *const parts[] = {
+        "15 problems", "run.yaml:3:1: learning_rat: unknown key; did you mean 'learning_rate'?",
+        "run.yaml:4:1: learning_rate: found '2e-5', wanted a number, 0 or more; leave the quotes out",
+        "save_strategy: found 'stepz', wanted one of no, steps, epoch; did you mean 'steps'?",
+        "eval_steps: found '1.5', wanted a whole number of steps, 1 or more",
+        "ps.slotz: unknown key; did you mean 'ps.slots'?", "ps.slots: found a list, wanted a whole number",
+        "stop: found a list inside the list", "eval_datasets.0.nam: unknown key; did you mean 'name'?",
+        "eval_datasets.0.format: found 'gsm9k'", "eval_datasets: found a text, wanted a mapping",
+        "command line: foo: unknown key", "command line: bar: neither key=value nor --key value",
+        "ps.servers: found '2', wanted a whole number of ranks, only 1",
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (!strstr(err.text, parts[i])) {
+            print_error("'%s' is not in:\n%s\n", parts[i], err.text);
+            fail();
+        }
+    struct text many = {0};
+    for (int i = 0; i < 60; i++)
+        text_printf(&many, "unknown_number_%d: 1\n", i);
+    assert_refused(parse(many.data, NULL), STATUS_USAGE, &err, "60 problems");
+    assert_non_null(strstr(err.text, "... and 40 more"));
+    text_free(&many);
+}
+
+static void rules_between_keys(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } errors[] = {
+        {"model_config: c.yaml\ntokenizer_name_or_path: t\n", "model_name_or_path: given together with model_config"},
+        {"eval_strategy: steps\n", "eval_strategy: steps, but eval_datasets is missing"},
+        {"eval_on_start: true\n", "eval_on_start is true, but"},
+        {"resume_from_checkpoint: true\noverwrite_output_dir: true\n", "resume_from_checkpoint: given together with"},
+        {"thought_loss_weight: 0\nanswer_loss_weight: 0\n", "nothing would be learned"},
+        {"lr_scheduler_type: cosine_with_min_lr\n", "found neither"},
+        {"lr_scheduler_type: cosine_with_min_lr\nmin_lr: 1\nmin_lr_rate: 0.1\n", "found both"},
+        {"lr_scheduler_type: cosine_with_min_lr\nmin_lr: 1\n", "above learning_rate"},
+        {"lr_scheduler_type: multistep\nlr_milestones: [0.5]\n", "one factor for each"},
+        {"lr_scheduler_type: multistep\nlr_milestones: [0.5, 0.4]\nlr_factors: [1, 2]\n", "wanted rising shares"},
+        {"optim: sgd\nnesterov: true\n", "momentum is 0"},
+        {"eval_datasets: [{name: x}]\n", "entry 0 x has no path"},
+        {"eval_datasets: [{path: x/a.jsonl}, {path: y/a.json}]\n", "entries 0 and 1 are both named 'a'"},
+    };
+    static const struct {
+        const char *text, *part;
+    } warnings[] = {
+        {"max_steps: 5\nwarmup_steps: 5\n", "before the learning rate reaches"},
+        {"learning_rate: 0\n", "nothing will be learned"},
+        {"eval_datasets: [{path: x}]\n", "not used: eval_strategy is no"},
+        {"eval_steps: 5\n", "eval_steps: not used"},
+        {"save_strategy: no\nsave_steps: 5\n", "save_steps: not used"},
+        {"max_bad_rows: 5\n", "max_bad_rows: not used"},
+        {"min_lr: 0.5\n", "did you mean cosine_with_min_lr?"},
+        {"lr_milestones: [0.5]\nlr_factors: [1]\n", "lr_milestones: not used"},
+        {"momentum: 0.5\n", "momentum: not used"},
+        {"eval_datasets: [{path: a.jsonl}]\neval_strategy: epoch\n", "'a.jsonl' is also trained on"},
+        {"temperature: 0.5\n", "temperature, top_p and top_k are not used"},
+    };
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        assert_refused(parse(errors[i].text, NULL), STATUS_USAGE, &err, errors[i].part);
+    for (size_t i = 0; i < sizeof warnings / sizeof warnings[0]; i++) {
+        assert_ok(parse(warnings[i].text, NULL), &err);
+        if (!notes.size || !strstr(notes.data, warnings[i].part)) {
+            print_error("no warning '%s'\n", warnings[i].part);
+            fail();
+        }
+        options_free(&o);
+    }
+    assert_refused(options_parse_text("seed: 1\n", 8, "f", 0, NULL, &o, NULL, &err), STATUS_USAGE, &err, "model_name_or_path: missing");
+    assert_non_null(strstr(err.text, "datasets: missing"));
+    char *weights[] = {"datasets.0.weight=2", NULL};
+    assert_ok(parse("", weights), &err);
+    assert_non_null(strstr(notes.data, "weight is not used"));
+    options_free(&o);
+}
+
+static void broken_files(void **state)
+{
+    (void)state;
+    assert_refused(options_load("/nowhere/run.yaml", 0, NULL, &o, NULL, &err), STATUS_USAGE, &err, "/nowhere/run.yaml");
+    assert_refused(options_parse_text("- a\n", 4, "f.yaml", 0, NULL, &o, NULL, &err), STATUS_USAGE, &err, "f.yaml: found a list");
+    assert_refused(options_parse_text("a: [\n", 5, "f.yaml", 0, NULL, &o, NULL, &err), STATUS_USAGE, &err, "f.yaml:2:1");
+    assert_refused(parse("seed: 1\nseed: 2\n", NULL), STATUS_USAGE, &err, "run.yaml:4:1: seed: given twice");
+    assert_refused(parse("ps: 3\n", NULL), STATUS_USAGE, &err, "ps: found a text, wanted a mapping");
+    assert_refused(parse("output_dir: \"\"\n", NULL), STATUS_USAGE, &err, "output_dir: found ''");
+    assert_refused(parse("\"se\\ned\": 1\n", NULL), STATUS_USAGE, &err, "se?ed: unknown key");
+    char *latin[] = {"run_name=\xe9", NULL};
+    assert_refused(parse("", latin), STATUS_USAGE, &err, "not UTF-8");
+    char *broken[] = {"stop=[a", NULL};
+    assert_refused(parse("", broken), STATUS_USAGE, &err, "not a YAML list");
+}
+
+/* What the snapshot keeps reads back as the same options. */
+static void lines_read_back(void **state)
+{
+    (void)state;
+    char *overrides[] = {"cot_prompt=Think\n \"step\" | by step｜", "stop=[x, \"a: b\"]", "learning_rate=0.30000000000000004", "ps.slots=8",
+                         "eval_datasets=[{path: e, name: \"é, {}\"}]", NULL};
+    struct text first = {0}, second = {0}, given = {0}, fixed = {0};
+    assert_ok(parse("lr_milestones: [0.8, 0.9]\nlr_factors: [0.316, 0.1]\n", overrides), &err);
+    options_format(&o, OPTIONS_ALL, &first);
+    options_format(&o, OPTIONS_GIVEN, &given);
+    options_format(&o, OPTIONS_FINGERPRINT, &fixed);
+    options_free(&o);
+    assert_ok(options_parse_text(first.data, first.size, "lines", 0, NULL, &o, NULL, &err), &err);
+    options_format(&o, OPTIONS_ALL, &second);
+    assert_string_equal(first.data, second.data);
+    options_free(&o);
+    text_clear(&second);
+    assert_ok(options_parse_text(given.data, given.size, "lines", 0, NULL, &o, NULL, &err), &err);
+    options_format(&o, OPTIONS_ALL, &second);
+    assert_string_equal(first.data, second.data);
+    options_free(&o);
+    assert_non_null(strstr(fixed.data, "ps.slots: 8\n"));
+    assert_null(strstr(fixed.data, "logging_steps"));
+    assert_null(strstr(given.data, "logging_steps"));
+    text_free(&first);
+    text_free(&second);
+    text_free(&given);
+    text_free(&fixed);
+}
+
+static void resume_keeps_what_it_must(void **state)
+{
+    (void)state;
+    struct text saved = {0}, changes = {0};
+    assert_ok(parse("ps: {slots: 8}\nseed: 3\n", NULL), &err);
+    options_format(&o, OPTIONS_ALL, &saved);
+    assert_ok(options_check_resume(&o, saved.data, saved.size, &changes, &err), &err);
+    assert_int_equal(changes.size, 0);
+    options_free(&o);
+    char *free_ones[] = {"threads=3", "max_steps=9", "datasets.0.path=moved/a.jsonl", "datasets.0.name=a", "resume_from_checkpoint=true", NULL};
+    assert_ok(parse("ps: {slots: 8}\nseed: 3\n", free_ones), &err);
+    assert_ok(options_check_resume(&o, saved.data, saved.size, &changes, &err), &err);
+    assert_non_null(strstr(changes.data, "command line: max_steps: -1 until now, 9 from here on"));
+    assert_non_null(strstr(changes.data, "datasets.0.path: a.jsonl until now"));
+    assert_null(strstr(changes.data, "resume_from_checkpoint"));
+    options_free(&o);
+    assert_ok(parse("ps: {slots: 16}\nseed: 4\nmax_length: 8\n", NULL), &err);
+    assert_refused(options_check_resume(&o, saved.data, saved.size, NULL, &err), STATUS_USAGE, &err,
+                   "run.yaml:3:6: ps.slots: the run began with 8, now found 16");
+    assert_non_null(strstr(err.text, "3 problems"));
+    options_free(&o);
+    char *more[] = {"datasets.1.path=b.jsonl", NULL};
+    assert_ok(parse("ps: {slots: 8}\nseed: 3\n", more), &err);
+    assert_refused(options_check_resume(&o, saved.data, saved.size, NULL, &err), STATUS_USAGE, &err, "began with 1 data sets, now found 2");
+    assert_refused(options_check_resume(&o, "new_key: 1\n", 11, NULL, &err), STATUS_USAGE, &err, "new_key: unknown key");
+    options_free(&o);
+    text_free(&saved);
+    text_free(&changes);
+}
+
+static void short_memory(void **state)
+{
+    (void)state;
+    char *overrides[] = {"stop=[a, b]", "--ps.slots", "4", "datasets.1.path=z", "eval_steps=5", NULL};
+    struct text all = {0};
+    int n = 0;
+    text_free(&notes);
+    text_printf(&all, "%seval_datasets: [{path: y, format: gsm8k}]\ncutoff_len: 5\nlr_milestones: [0.5]\nlr_factors: [1]\nrun_name: x\n", base);
+    for (enum status st = STATUS_NOMEM; st != STATUS_OK; n++) {
+        long live = mem_live();
+        mem_fail_after(n, n % 2);
+        st = options_parse_text(all.data, all.size, "run.yaml", 5, overrides, &o, &notes, &err);
+        mem_fail_after(-1, false);
+        if (st == STATUS_OK)
+            options_free(&o);
+        else
+            assert_int_equal(st, STATUS_NOMEM);
+        text_free(&notes);
+        assert_int_equal(mem_live(), live);
+    }
+    assert_true(n > 30);
+    text_free(&all);
+    assert_ok(parse("", NULL), &err);
+    struct text saved = {0};
+    options_format(&o, OPTIONS_ALL, &saved);
+    n = 0;
+    for (enum status st = STATUS_NOMEM; st != STATUS_OK; n++) {
+        long live = mem_live();
+        mem_fail_after(n, n % 2);
+        st = options_check_resume(&o, saved.data, saved.size, NULL, &err);
+        mem_fail_after(-1, false);
+        assert_true(st == STATUS_OK || st == STATUS_NOMEM);
+        assert_int_equal(mem_live(), live);
+    }
+    assert_true(n > 20);
+    options_free(&o);
+    text_free(&saved);
+}
+
+static int end(void **state)
+{
+    (void)state;
+    text_free(&notes);
+    return mem_live() != 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_key_is_set_and_got), cmocka_unit_test(every_key_refuses_nonsense),
+        cmocka_unit_test(every_bound_holds),        cmocka_unit_test(every_alias_reaches_its_key),
+        cmocka_unit_test(every_row_is_documented),  cmocka_unit_test(file_then_command_line),
+        cmocka_unit_test(aliases_leave_a_note),     cmocka_unit_test(all_problems_at_once),
+        cmocka_unit_test(rules_between_keys),       cmocka_unit_test(broken_files),
+        cmocka_unit_test(lines_read_back),          cmocka_unit_test(resume_keeps_what_it_must),
+        cmocka_unit_test(short_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, end);
+}
