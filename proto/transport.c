@@ -86,39 +86,41 @@ static int64_t now_us(void)
 }
 
 enum {
-    ARRIVAL_PROBES = 20, ARRIVAL_FIRST_US = 20, ARRIVAL_DOUBLINGS = 5, ARRIVAL_US = 1000,
-    MOVING_YIELDS = 200, MOVING_US = 50, MOVING_SLOW_US = 500,
+    PROBES = 20,            /* without giving anything away */
+    ARRIVAL_YIELD_US = 100, /* then giving the core to whoever wants it, and then sleeping */
+    MOVING_YIELD_US = 400,
+    ARRIVAL_FIRST_US = 20, ARRIVAL_DOUBLINGS = 5, ARRIVAL_US = 1000,
+    MOVING_US = 50, MOVING_SLOW_US = 500,
     SLOW_AFTER_US = 200000, /* that long without any completion: the peer has other things to do */
     LONG_AFTER_US = 1000000, LONG_US = 4000,
 };
+
+static long sleep_us(struct transport *t, bool moving, int64_t idle_us)
+{
+    if (idle_us > LONG_AFTER_US)
+        return LONG_US;
+    if (moving)
+        return idle_us > SLOW_AFTER_US ? MOVING_SLOW_US : MOVING_US;
+    int doublings = t->sleeps++;
+    return doublings > ARRIVAL_DOUBLINGS ? ARRIVAL_US : ARRIVAL_FIRST_US << doublings;
+}
 
 void transport_idle(struct transport *t, bool moving)
 {
     if (t->progressed) {
         t->progressed = false;
-        t->misses = 0;
+        t->misses = t->sleeps = 0;
     }
-    t->misses++;
-    if (t->misses <= (moving ? MOVING_YIELDS : ARRIVAL_PROBES)) {
-        if (moving)
-            sched_yield();
-        t->idle_since_us = 0;
+    if (++t->misses <= PROBES)
         return;
-    }
     int64_t now = now_us();
-    if (!t->idle_since_us)
+    if (t->misses == PROBES + 1)
         t->idle_since_us = now;
     int64_t idle_us = now - t->idle_since_us;
-    long us;
-    if (idle_us > LONG_AFTER_US) {
-        us = LONG_US;
-    } else if (moving) {
-        us = idle_us > SLOW_AFTER_US ? MOVING_SLOW_US : MOVING_US;
-    } else {
-        int doublings = t->misses - ARRIVAL_PROBES - 1;
-        us = doublings > ARRIVAL_DOUBLINGS ? ARRIVAL_US : ARRIVAL_FIRST_US << doublings;
-    }
-    t->ops->sleep(t, us);
+    if (idle_us < (moving ? MOVING_YIELD_US : ARRIVAL_YIELD_US))
+        sched_yield();
+    else
+        t->ops->sleep(t, sleep_us(t, moving, idle_us));
 }
 
 uint32_t transport_next_tag(uint32_t tag)

@@ -29,6 +29,7 @@ struct transport {
     int rank, size;
     bool progressed; /* a transfer was completed: set by the kind's poll, cleared by transport_idle */
     int misses;      /* polls in a row that brought nothing */
+    int sleeps;      /* ... after which it slept */
     int64_t idle_since_us;
 };
 
