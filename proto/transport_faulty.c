@@ -28,7 +28,8 @@ struct faulty {
     struct faults faults;
     uint64_t draws;
     long calls, done;
-    struct faulty_transfer *open;   /* not yet shown as done */
+    struct faulty_transfer *all;    /* until they are released */
+    int pending;                    /* of them not yet shown as done */
     struct held_frame *head, *tail; /* frames that leave later, in order */
 };
 
@@ -82,8 +83,9 @@ static struct faulty_transfer *faulty_wrap(void *received, size_t bytes, struct 
 static void faulty_open(struct faulty *f, struct faulty_transfer *x, struct transfer **out)
 {
     x->wait = delay(f);
-    x->next = f->open;
-    f->open = x;
+    x->next = f->all;
+    f->all = x;
+    f->pending++;
     *out = &x->base;
 }
 
@@ -166,17 +168,16 @@ static enum status let_go(struct faulty *f, struct error *err)
 
 static void complete(struct faulty *f)
 {
-    for (struct faulty_transfer **at = &f->open; *at;) {
-        struct faulty_transfer *x = *at;
+    for (struct faulty_transfer *x = f->all; x; x = x->next) {
+        if (x->base.done)
+            continue;
         if (x->inner && transport_done(f->inner, x->inner))
             x->inner = NULL;
-        if (x->inner || x->wait-- > 0) {
-            at = &x->next;
+        if (x->inner || x->wait-- > 0)
             continue;
-        }
         if (x->received && hits(f, f->faults.corrupt_data))
             flip(f, x->received, x->bytes);
-        *at = x->next;
+        f->pending--;
         x->base.done = f->base.progressed = true;
     }
 }
@@ -193,7 +194,10 @@ static enum status faulty_poll(struct transport *t, struct arrival *out, bool *a
 
 static void faulty_release(struct transport *t, struct transfer *transfer)
 {
-    (void)t;
+    struct faulty_transfer **at = &((struct faulty *)t)->all;
+    while (&(*at)->base != transfer)
+        at = &(*at)->next;
+    *at = (*at)->next;
     mem_free(transfer);
 }
 
@@ -201,7 +205,7 @@ static void faulty_release(struct transport *t, struct transfer *transfer)
 static void faulty_sleep(struct transport *t, long us)
 {
     struct faulty *f = (struct faulty *)t;
-    if (!f->head && !f->open)
+    if (!f->head && !f->pending)
         f->inner->ops->sleep(f->inner, us);
 }
 
@@ -217,7 +221,7 @@ static void faulty_close(struct transport *t, bool orderly)
         next = frame->next;
         mem_free(frame);
     }
-    for (struct faulty_transfer *x = f->open, *next; x; x = next) {
+    for (struct faulty_transfer *x = f->all, *next; x; x = next) {
         next = x->next;
         mem_free(x);
     }
