@@ -1,0 +1,316 @@
+/* What rank 0 prints and writes to metrics.jsonl; and signals as flags. */
+#include "tests/support/cmocka_all.h"
+
+#include <math.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/files.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "common/signals.h"
+#include "launch/report.h"
+
+static struct error err;
+static char folder[] = "/tmp/loar-report-XXXXXX";
+static char metrics[64];
+static struct report *report;
+static FILE *printed;
+
+static const struct slot_report sums = {.loss = 24.68, .weight = 20, .span_loss = {0, 13.01, 4.494, 1.284}, .span_count = {0, 10, 7, 2},
+                                        .correct = 14, .tokens = 31};
+
+static int make_folder(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return 1;
+    snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", folder);
+    log_init(LOG_ERROR, -1);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    unlink(metrics);
+    return rmdir(folder);
+}
+
+static void open_report(const char *history)
+{
+    assert_ok(report_create(folder, history, history ? strlen(history) : 0, &report, &err), &err);
+    printed = tmpfile();
+    assert_non_null(printed);
+    report_print_to(report, printed);
+}
+
+/* All that was printed so far. */
+static const char *output(void)
+{
+    static char text[16384];
+    rewind(printed);
+    text[fread(text, 1, sizeof text - 1, printed)] = '\0';
+    fseek(printed, 0, SEEK_END);
+    return text;
+}
+
+static void close_report(void)
+{
+    report_free(report);
+    fclose(printed);
+}
+
+/* The file must hold exactly the history, and line `index` of it is parsed. */
+static struct json *line_of_metrics(int index)
+{
+    char *text;
+    size_t size;
+    struct json *value;
+    assert_ok(file_read(metrics, &text, &size, &err), &err);
+    assert_int_equal(size, report_history(report)->size);
+    assert_memory_equal(text, report_history(report)->data, size);
+    const char *line = text;
+    for (; index; index--)
+        line = strchr(line, '\n') + 1;
+    assert_ok(json_parse(line, strcspn(line, "\n"), "metrics", &value, &err), &err);
+    mem_free(text);
+    return value;
+}
+
+static double number(const struct json *object, const char *key)
+{
+    assert_non_null(json_member(object, key));
+    return json_to_real(json_member(object, key));
+}
+
+static const struct step_facts step = {.step = 120, .total = 600, .epoch = 0.6, .sums = sums, .learning_rate = 1.8e-5, .grad_norm = 0.917,
+                                       .tokens_per_second = 3120.2, .elapsed_s = 130.4, .left_s = 520, .slowest_rank = -1};
+
+static void step_line(void **state)
+{
+    (void)state;
+    open_report(NULL);
+    report_step(report, &step);
+    assert_string_equal(output(), "step 120/600 epoch 0.60 loss 1.234 (thought 1.301 answer 0.642) acc 0.74 lr 1.8e-05 gnorm 0.92 "
+                                  "tok/s 3120 elapsed 02:10 left 08:40\n");
+    struct json *line = line_of_metrics(0);
+    assert_true(number(line, "step") == 120 && number(line, "total_steps") == 600 && number(line, "tokens") == 31);
+    assert_true(number(line, "loss") == 24.68 / 20 && number(line, "thought_loss") == 13.01 / 10);
+    assert_true(fabs(number(line, "answer_loss") - 5.778 / 9) < 1e-12 && number(line, "accuracy") == 14.0 / 19);
+    assert_true(number(line, "learning_rate") == 1.8e-5 && number(line, "grad_norm") == 0.917 && number(line, "epoch") == 0.6);
+    json_free(line);
+    close_report();
+}
+
+static void nothing_is_hidden(void **state)
+{
+    (void)state;
+    struct step_facts f = step;
+    open_report(NULL);
+    f.sums.loss = NAN;
+    f.grad_norm = INFINITY;
+    f.sums.span_count[1] = 0; /* no thoughts in these rows */
+    f.elapsed_s = 3600 * 26 + 61;
+    f.slowest_rank = 3;
+    f.slowest_lag_ms = 900;
+    f.median_lag_ms = 100;
+    report_step(report, &f);
+    assert_non_null(strstr(output(), "loss nan (thought - answer 0.642)"));
+    assert_non_null(strstr(output(), "gnorm inf"));
+    assert_non_null(strstr(output(), "elapsed 26:01:01"));
+    assert_non_null(strstr(output(), "slow rank 3 (+800 ms)"));
+    struct json *line = line_of_metrics(0);
+    assert_int_equal(json_kind(json_member(line, "loss")), JSON_KIND_NULL);
+    assert_int_equal(json_kind(json_member(line, "grad_norm")), JSON_KIND_NULL);
+    assert_int_equal(json_kind(json_member(line, "thought_loss")), JSON_KIND_NULL);
+    assert_true(number(line, "slowest_rank") == 3);
+    json_free(line);
+    close_report();
+}
+
+static void evaluation_block(void **state)
+{
+    (void)state;
+    struct slot_report empty = {0};
+    open_report(NULL);
+    report_evaluation(report, "gsm \"x\"", 50, 1.5, &sums, 0);
+    report_evaluation(report, "other", 50, 1.5, &empty, 0);
+    report_evaluation(report, NULL, 50, 1.5, &sums, 2.04);
+    const char *text = output();
+    assert_non_null(strstr(text, "eval step 50 epoch 1.50 loss 1.234 (thought 1.301 answer 0.642) acc 0.74 in 2.0 s\n"));
+    assert_non_null(strstr(text, "  gsm \"x\"              loss 1.234"));
+    assert_non_null(strstr(text, "  other                loss - (thought - answer -) acc -\n"));
+    struct json *line = line_of_metrics(0);
+    assert_true(number(line, "eval_loss") == 24.68 / 20 && number(line, "eval_gsm \"x\"_loss") == 24.68 / 20);
+    assert_int_equal(json_kind(json_member(line, "eval_other_loss")), JSON_KIND_NULL);
+    json_free(line);
+    report_evaluation(report, "other", 60, 1.6, &sums, 0);
+    report_evaluation(report, NULL, 60, 1.6, &sums, 1); /* one set: the block is one line */
+    assert_null(strstr(strstr(output(), "eval step 60"), "\n  "));
+    line = line_of_metrics(1);
+    assert_true(number(line, "step") == 60 && number(line, "eval_other_accuracy") == 14.0 / 19);
+    json_free(line);
+    close_report();
+}
+
+static void snapshots_and_end(void **state)
+{
+    (void)state;
+    struct writer_result result = {.any = true, .written = {.step = 600, .bytes = 12345678, .seconds = 0.25, .digest = "00ff"}, .removed = 1};
+    struct end_facts end = {.step = 600, .total = 600, .epoch = 3, .tokens = 999, .seconds = 61, .digest = "0123456789abcdef0123456789abcdef",
+                            .best_metric = "eval_loss", .best_value = 0.5, .best_step = 400, .run_file = "run.yaml", .output_dir = folder};
+    open_report(NULL);
+    report_saved(report, &result);
+    report_stopping(report, "asked to stop after step 600");
+    report_end_facts(report, &end);
+    const char *text = output();
+    char wanted[256];
+    snprintf(wanted, sizeof wanted, "saved %s/snapshots/step-00000600.h5 (12.3 MB in 0.25 s), 1 older removed\n", folder);
+    assert_non_null(strstr(text, wanted));
+    assert_non_null(strstr(text, "asked to stop after step 600; writing a snapshot\n"));
+    assert_non_null(strstr(text, "Finished after step 600 of 600 (epoch 3.00, 999 tokens) in 01:01\n"));
+    assert_non_null(strstr(text, "\n  digest      0123456789abcdef0123456789abcdef\n"));
+    assert_non_null(strstr(text, "best        eval_loss 0.5000 at step 400"));
+    snprintf(wanted, sizeof wanted, "  h5dump -H %s/snapshots/step-00000600.h5\n", folder);
+    assert_non_null(strstr(text, wanted));
+    struct json *line = line_of_metrics(0);
+    assert_string_equal(json_to_string(json_member(line, "snapshot"), NULL), "step-00000600.h5");
+    json_free(line);
+    close_report();
+    /* A failed snapshot is no line of metrics, and no place to point at. */
+    open_report(NULL);
+    result.status = STATUS_IO;
+    report_saved(report, &result);
+    end.stopped = true;
+    report_end_facts(report, &end);
+    assert_int_equal(report_history(report)->size, 0);
+    assert_null(strstr(output(), "snapshots/"));
+    assert_non_null(strstr(output(), "Stopped after step 600"));
+    close_report();
+}
+
+/* Lines after the snapshot that a run goes on from are gone. */
+static void resumed_history(void **state)
+{
+    (void)state;
+    struct step_facts f = step;
+    open_report(NULL);
+    report_step(report, &f);
+    char *until = mem_strdup(report_history(report)->data);
+    f.step = 130;
+    report_step(report, &f);
+    close_report();
+    open_report(until);
+    struct json *line = line_of_metrics(0);
+    json_free(line);
+    assert_string_equal(report_history(report)->data, until);
+    f.step = 125;
+    report_step(report, &f);
+    line = line_of_metrics(1);
+    assert_true(number(line, "step") == 125);
+    json_free(line);
+    close_report();
+    mem_free(until);
+}
+
+static void plan_and_row(void **state)
+{
+    (void)state;
+    static const char yaml[] = "model_name_or_path: m\ndatasets: [{path: a.jsonl}]\nlearning_rate: 1e-3\nrun_name: trial\n";
+    char *overrides[] = {"ps.slots=16", NULL};
+    struct options o;
+    assert_ok(options_parse_text(yaml, sizeof yaml - 1, "run.yaml", 1, overrides, &o, NULL, &err), &err);
+    struct plan_data data[] = {
+        {.name = "a", .format = "qa-cot", .read = 100, .kept = 90, .skipped = 4, .too_long = 6, .shortened = 2, .longest = 77,
+         .tokens = {1000, 2000, 300, 90}, .problems = "a.jsonl:3: bad\n"},
+        {.name = "e", .format = "qa-cot", .evaluation = true, .read = 10, .kept = 10, .tokens = {5, 5, 5, 5}},
+    };
+    struct plan_facts f = {.options = &o, .ranks = 4, .workers = 3, .server_threads = 2, .worker_threads = 1, .hosts = "n1 x 3", .model = "m (llama)",
+                           .parameters = 1000, .trained = 500, .data = data, .n_data = 2, .steps_per_epoch = 7, .first_step = 5,
+                           .total_steps = 21, .warmup_steps = 2, .worker_bytes = 1500000, .server_bytes = 2500000000, .machine_bytes = 0,
+                           .resumed_from = "run/snapshots/step-00000005.h5", .notes = "one\ntwo\n"};
+    open_report(NULL);
+    report_plan_facts(report, &f);
+    static const char *const parts[] = {
+        "LoAR 0", ": trial\n", "4 (1 server, 3 workers) on n1 x 3\n", "1000, of which 500 are trained (50.0 %)",
+        "a: 100 read, 90 used, 4 skipped, 6 too long, 2 with a shortened thought (format qa-cot, longest 77 tokens)\n", "a.jsonl:3: bad\n",
+        "3390 per epoch: prompt 1000, thought 2000, answer 300, end 90\n", "21 (7 per epoch), going on after step 5\n",
+        "128 rows = 16 micro-batches x 8 rows, shared by 3 workers\n", "about 1.5 MB per worker, 2.5 GB on the server\n",
+        "learning_rate: 0.001  [run.yaml:3]\n", "ps.slots: 16  [command line]\n", "step-00000005.h5\n", "  note         one\n", " two\n",
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (!strstr(output(), parts[i])) {
+            print_error("'%s' is not in:\n%s", parts[i], output());
+            fail();
+        }
+    struct row_piece pieces[] = {{"prompt", "Q\n", 2, 5, 0}, {"answer", " 4", 2, 1, 2.5}};
+    report_row(report, "a", pieces, 2);
+    assert_non_null(strstr(output(), "  prompt       5      0  \"Q\\n\"\n  answer       1    2.5  \" 4\"\n"));
+    assert_int_equal(report_history(report)->size, 0);
+    close_report();
+    options_free(&o);
+}
+
+static void short_memory(void **state)
+{
+    (void)state;
+    int n = 0;
+    for (enum status st = STATUS_NOMEM; st != STATUS_OK; n++) {
+        long live = mem_live();
+        mem_fail_after(n, true);
+        st = report_create(folder, "{}\n", 3, &report, &err);
+        mem_fail_after(-1, false);
+        if (st == STATUS_OK) {
+            mem_fail_after(0, true); /* printing may lose lines, not more */
+            report_print_to(report, fopen("/dev/null", "w"));
+            report_step(report, &step);
+            report_evaluation(report, "x", 1, 1, &sums, 0);
+            report_evaluation(report, NULL, 1, 1, &sums, 0);
+            mem_fail_after(-1, false);
+            report_free(report);
+        } else {
+            assert_int_equal(st, STATUS_NOMEM);
+        }
+        assert_int_equal(mem_live(), live);
+    }
+    assert_true(n >= 4);
+    assert_refused(report_create("/nowhere/at/all", NULL, 0, &report, &err), STATUS_IO, &err, "/nowhere/at/all/metrics.jsonl");
+}
+
+static void signals_become_flags(void **state)
+{
+    (void)state;
+    signals_install();
+    assert_false(signals_take_stop());
+    raise(SIGTERM);
+    raise(SIGTERM);
+    raise(SIGUSR1);
+    assert_true(signals_take_stop());
+    assert_false(signals_take_stop());
+    assert_true(signals_take_save());
+    assert_false(signals_take_save());
+    int status;
+    pid_t child = fork();
+    if (!child) {
+        raise(SIGINT);
+        if (!signals_take_stop())
+            _exit(1);
+        raise(SIGINT);
+        _exit(2);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 130);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(step_line),         cmocka_unit_test(nothing_is_hidden), cmocka_unit_test(evaluation_block),
+        cmocka_unit_test(snapshots_and_end), cmocka_unit_test(resumed_history),   cmocka_unit_test(plan_and_row),
+        cmocka_unit_test(short_memory),      cmocka_unit_test(signals_become_flags),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
