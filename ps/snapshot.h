@@ -1,6 +1,7 @@
 /* One file that holds everything a run needs to go on, readable with stock HDF5 tools under the model's own tensor
  * names. A file is either whole or refused: it is written under a temporary name, read back, flushed to disk and only
- * then renamed; the first 512 bytes (an HDF5 user block) hold its size and a checksum of all that follows.
+ * then renamed; the first 512 bytes (an HDF5 user block) hold its size and a checksum of all that follows, and behind
+ * the HDF5 part lies the index that reading goes by (see snapshot_seal.h, snapshot_index.h).
  * Must not know: why a snapshot was asked for, models, options. */
 #ifndef PS_SNAPSHOT_H
 #define PS_SNAPSHOT_H
