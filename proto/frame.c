@@ -142,7 +142,7 @@ static void order_read(union wire *w, struct reader *r, struct message *m)
     need(r, from->step >= -1, "step", from->step);
     need(r, from->set >= 0, "set", from->set);
     need(r, from->first >= 0, "first", from->first);
-    need(r, from->count >= 0 && from->count <= INT32_MAX - from->first, "count", from->count);
+    need(r, from->count >= 0 && (int64_t)from->first + from->count <= INT32_MAX, "count", from->count);
     need(r, from->status >= STATUS_OK && from->status <= STATUS_STOPPED, "status", from->status);
     m->order = (struct message_order){
         .action = (enum order_action)from->action, .step = from->step, .set = from->set, .first = from->first,

@@ -509,7 +509,11 @@ static void waiting_costs_little(void **state)
             must_be_quiet(t[0]);
             transport_idle(t[0], moving);
         }
+#ifdef LOAR_SANITIZED
+        assert_true(thread_cpu_seconds() - used < 0.5 * 1.5); /* the tools take their share */
+#else
         assert_true(thread_cpu_seconds() - used < 0.05 * 1.5);
+#endif
         assert_ok(transport_post(t[1], 0, "x", 1, &err), &err);
         must_arrive(t[0]);
     }
