@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "common/options_read.h"
 #include "common/options_value.h"
+#include "common/scalar.h"
 
 enum { SHOWN_PROBLEMS = 20 };
 
@@ -107,6 +108,27 @@ static enum status complete_datasets(struct dataset_list *list, struct error *er
     return STATUS_OK;
 }
 
+/* True, yes and on are one word for those who read the key. */
+static enum status complete_resume(struct options *o, struct error *err)
+{
+    bool value;
+    char *word;
+    if (!scalar_to_bool(o->resume_from_checkpoint, &value))
+        return STATUS_OK;
+    if (!(word = mem_strdup(value ? "true" : "false")))
+        FAIL(err, STATUS_NOMEM, "no memory for the option resume_from_checkpoint");
+    mem_free(o->resume_from_checkpoint);
+    o->resume_from_checkpoint = word;
+    return STATUS_OK;
+}
+
+static enum status complete(struct options *o, struct error *err)
+{
+    TRY(complete_datasets(&o->datasets, err));
+    TRY(complete_datasets(&o->eval_datasets, err));
+    return complete_resume(o, err);
+}
+
 /* ---- all together ---- */
 
 enum status option_verdict(const struct option_reader *reader, struct error *err)
@@ -137,8 +159,7 @@ static enum status read_all(struct option_reader *reader, int n_overrides, char 
     struct options *o = reader->options;
     TRY(option_read_file(reader, o->text, o->text_size, err));
     TRY(option_read_overrides(reader, n_overrides, overrides, err));
-    TRY(complete_datasets(&o->datasets, err));
-    TRY(complete_datasets(&o->eval_datasets, err));
+    TRY(complete(o, err));
     if (reader->checked)
         option_rules(reader);
     return option_verdict(reader, err);
@@ -209,9 +230,7 @@ enum status options_set(struct options *options, const char *key, const char *va
     struct option_source at = {.origin = ORIGIN_COMMAND_LINE, .line = 1};
     enum status st = option_apply(&reader, key, value, &at, err);
     if (st == STATUS_OK)
-        st = complete_datasets(&options->datasets, err);
-    if (st == STATUS_OK)
-        st = complete_datasets(&options->eval_datasets, err);
+        st = complete(options, err);
     if (st == STATUS_OK)
         st = option_verdict(&reader, err);
     text_free(&reader.problems);
@@ -223,7 +242,11 @@ bool options_get(const struct options *options, const char *key, struct text *ou
     struct option_target target;
     if (option_find_target((struct options *)options, key, false, &target, NULL) != STATUS_OK)
         return false;
-    option_value_put(target.row, target.field, out);
+    const char *string = target.row->kind == OPTION_KIND_STRING ? *(char **)target.field : NULL;
+    if (string)
+        text_puts(out, string); /* as on a command line, without quotes */
+    else
+        option_value_put(target.row, target.field, out);
     return true;
 }
 

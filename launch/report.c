@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/files.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/scalar.h"
@@ -23,7 +24,28 @@ struct report {
     struct text set_lines, set_json; /* evaluation sets since the last block */
     int sets;
     int64_t saved_step; /* newest snapshot on disk; -1: none yet */
+    double best_loss;   /* lowest eval_loss, NaN: none yet */
 };
+
+/* The lowest eval_loss of lines that an earlier part of the run wrote; lines that are no JSON are passed over. */
+static double best_of_history(const char *lines, size_t size)
+{
+    double best = NAN;
+    for (size_t at = 0; at < size;) {
+        const char *end = memchr(lines + at, '\n', size - at);
+        size_t length = end ? (size_t)(end - lines) - at : size - at;
+        struct json *line;
+        if (json_parse(lines + at, length, "history", &line, NULL) == STATUS_OK) {
+            const struct json *loss = json_member(line, "eval_loss");
+            bool number = json_kind(loss) == JSON_KIND_REAL || json_kind(loss) == JSON_KIND_INT;
+            if (number && !(json_to_real(loss) >= best))
+                best = json_to_real(loss);
+            json_free(line);
+        }
+        at += length + 1;
+    }
+    return best;
+}
 
 enum status report_create(const char *output_dir, const char *history, size_t history_size, struct report **out,
                           struct error *err)
@@ -31,7 +53,9 @@ enum status report_create(const char *output_dir, const char *history, size_t hi
     struct report *report = mem_alloc(1, sizeof *report);
     if (!report)
         FAIL(err, STATUS_NOMEM, "no memory for the report");
-    *report = (struct report){.out = stdout, .fd = -1, .saved_step = -1};
+    *report = (struct report){.out = stdout, .fd = -1, .saved_step = -1, .best_loss = NAN};
+    if (history)
+        report->best_loss = best_of_history(history, history_size);
     report->output_dir = mem_strdup(output_dir);
     report->path = path_join(output_dir, "metrics.jsonl");
     text_append(&report->history, history ? history : "", history ? history_size : 0);
@@ -271,9 +295,14 @@ void report_evaluation(struct report *report, const char *name, int64_t step, do
         return;
     }
     struct text line = {0}, json = {0};
+    double loss = means_of(sums).loss;
+    bool best = isfinite(loss) && !(loss >= report->best_loss);
     put_losses(&line, sums);
     if (!line.failed)
-        print(report, "eval step %lld epoch %.2f %s in %.1f s\n", (long long)step, epoch, line.data, seconds);
+        print(report, "eval step %lld epoch %.2f %s in %.1f s%s\n", (long long)step, epoch, line.data, seconds,
+              best ? ", best so far" : "");
+    if (best)
+        report->best_loss = loss;
     if (report->sets > 1 && !report->set_lines.failed)
         print(report, "%s", report->set_lines.data);
     fflush(report->out);

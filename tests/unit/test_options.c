@@ -1,11 +1,13 @@
 /* The table of options: every key set, got and refused mechanically; files, overrides, aliases, rules, fingerprint. */
 #include "tests/support/cmocka_all.h"
 
+#include <glob.h>
 #include <math.h>
 
 #include "common/memory.h"
 #include "common/options_table.h"
 #include "common/options_value.h"
+#include "common/yaml.h"
 
 static struct error err;
 static struct options o;
@@ -47,7 +49,7 @@ static void other_value(const struct option_row *row, char out[128])
 {
     double fallback = strtod(row->fallback, NULL);
     static const double tries[] = {1, 2, 3, 0.5, 0.25, 100, 4096, 0};
-    snprintf(out, 128, "other");
+    snprintf(out, 128, "an \"other\": value");
     if (row->kind == OPTION_KIND_BOOL)
         snprintf(out, 128, "%s", strcmp(row->fallback, "true") ? "true" : "false");
     else if (row->kind == OPTION_KIND_CHOICE)
@@ -227,7 +229,7 @@ static void aliases_leave_a_note(void **state)
 {
     (void)state;
     assert_ok(parse("cutoff_len: 64\ntrain_on_inputs: false\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-6}\n"
-                    "optim: adamw_torch\nresume_from_checkpoint: true\n", NULL), &err);
+                    "optim: adamw_torch\nresume_from_checkpoint: True\n", NULL), &err);
     assert_int_equal(o.max_length, 64);
     assert_true(o.completion_only_loss);
     assert_true(o.min_lr == 1e-6);
@@ -336,6 +338,31 @@ static void broken_files(void **state)
     assert_refused(parse("", latin), STATUS_USAGE, &err, "not UTF-8");
     char *broken[] = {"stop=[a", NULL};
     assert_refused(parse("", broken), STATUS_USAGE, &err, "not a YAML list");
+}
+
+/* Every run file that comes with the program is in order and used without a note. */
+static void shipped_files(void **state)
+{
+    (void)state;
+    glob_t files;
+    assert_int_equal(glob("configs/*.yaml", 0, NULL, &files), 0);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        text_clear(&notes);
+        assert_ok(options_load(files.gl_pathv[i], 0, NULL, &o, &notes, &err), &err);
+        if (notes.size)
+            print_error("%s", notes.data);
+        assert_int_equal(notes.size, 0);
+        options_free(&o);
+    }
+    globfree(&files);
+    assert_int_equal(glob("configs/models/*.yaml", 0, NULL, &files), 0);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        struct text json = {0};
+        assert_ok(yaml_file_to_json_text(files.gl_pathv[i], &json, &err), &err);
+        assert_non_null(strstr(json.data, "\"hidden_size\": "));
+        text_free(&json);
+    }
+    globfree(&files);
 }
 
 /* What the snapshot keeps reads back as the same options. */
@@ -452,7 +479,7 @@ int main(void)
         cmocka_unit_test(every_row_is_documented),  cmocka_unit_test(file_then_command_line),
         cmocka_unit_test(aliases_leave_a_note),     cmocka_unit_test(all_problems_at_once),
         cmocka_unit_test(rules_between_keys),       cmocka_unit_test(broken_files),
-        cmocka_unit_test(lines_read_back),          cmocka_unit_test(resume_keeps_what_it_must),
+        cmocka_unit_test(shipped_files),            cmocka_unit_test(lines_read_back),          cmocka_unit_test(resume_keeps_what_it_must),
         cmocka_unit_test(short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, end);

@@ -140,7 +140,7 @@ static void evaluation_block(void **state)
     report_evaluation(report, "other", 50, 1.5, &empty, 0);
     report_evaluation(report, NULL, 50, 1.5, &sums, 2.04);
     const char *text = output();
-    assert_non_null(strstr(text, "eval step 50 epoch 1.50 loss 1.234 (thought 1.301 answer 0.642) acc 0.74 in 2.0 s\n"));
+    assert_non_null(strstr(text, "eval step 50 epoch 1.50 loss 1.234 (thought 1.301 answer 0.642) acc 0.74 in 2.0 s, best so far\n"));
     assert_non_null(strstr(text, "  gsm \"x\"              loss 1.234"));
     assert_non_null(strstr(text, "  other                loss - (thought - answer -) acc -\n"));
     struct json *line = line_of_metrics(0);
@@ -150,6 +150,7 @@ static void evaluation_block(void **state)
     report_evaluation(report, "other", 60, 1.6, &sums, 0);
     report_evaluation(report, NULL, 60, 1.6, &sums, 1); /* one set: the block is one line */
     assert_null(strstr(strstr(output(), "eval step 60"), "\n  "));
+    assert_null(strstr(strstr(output(), "eval step 60"), "best"));
     line = line_of_metrics(1);
     assert_true(number(line, "step") == 60 && number(line, "eval_other_accuracy") == 14.0 / 19);
     json_free(line);
@@ -199,6 +200,7 @@ static void resumed_history(void **state)
     struct step_facts f = step;
     open_report(NULL);
     report_step(report, &f);
+    report_evaluation(report, NULL, 120, 1, &sums, 0);
     char *until = mem_strdup(report_history(report)->data);
     f.step = 130;
     report_step(report, &f);
@@ -209,9 +211,11 @@ static void resumed_history(void **state)
     assert_string_equal(report_history(report)->data, until);
     f.step = 125;
     report_step(report, &f);
-    line = line_of_metrics(1);
+    line = line_of_metrics(2);
     assert_true(number(line, "step") == 125);
     json_free(line);
+    report_evaluation(report, NULL, 126, 1, &sums, 0); /* no better than the one before the snapshot */
+    assert_null(strstr(output(), "best"));
     close_report();
     mem_free(until);
 }
@@ -265,12 +269,14 @@ static void short_memory(void **state)
         mem_fail_after(-1, false);
         if (st == STATUS_OK) {
             mem_fail_after(0, true); /* printing may lose lines, not more */
-            report_print_to(report, fopen("/dev/null", "w"));
+            FILE *nowhere = fopen("/dev/null", "w");
+            report_print_to(report, nowhere);
             report_step(report, &step);
             report_evaluation(report, "x", 1, 1, &sums, 0);
             report_evaluation(report, NULL, 1, 1, &sums, 0);
             mem_fail_after(-1, false);
             report_free(report);
+            fclose(nowhere);
         } else {
             assert_int_equal(st, STATUS_NOMEM);
         }
