@@ -1,0 +1,103 @@
+/* The attention block: norm, projections, RoPE, attention, output projection. */
+#include "worker/model/blocks.h"
+#include "worker/ops/bias.h"
+#include "worker/ops/gemm.h"
+#include "worker/ops/norm.h"
+#include "worker/ops/rope.h"
+
+enum status attention_block_list(const struct model_config *c, int layer, bool bias, struct params *table,
+                                 struct error *err)
+{
+    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    TRY(list_vector(table, "model.layers.%d.input_layernorm.weight", layer, c->width, INIT_ONES, err));
+    TRY(list_matrix(c, table, "model.layers.%d.self_attn.q_proj.weight", layer, q, c->width, err));
+    if (bias)
+        TRY(list_vector(table, "model.layers.%d.self_attn.q_proj.bias", layer, q, INIT_ZEROS, err));
+    TRY(list_matrix(c, table, "model.layers.%d.self_attn.k_proj.weight", layer, kv, c->width, err));
+    if (bias)
+        TRY(list_vector(table, "model.layers.%d.self_attn.k_proj.bias", layer, kv, INIT_ZEROS, err));
+    TRY(list_matrix(c, table, "model.layers.%d.self_attn.v_proj.weight", layer, kv, c->width, err));
+    if (bias)
+        TRY(list_vector(table, "model.layers.%d.self_attn.v_proj.bias", layer, kv, INIT_ZEROS, err));
+    return list_matrix(c, table, "model.layers.%d.self_attn.o_proj.weight", layer, c->width, q, err);
+}
+
+/* The three projections that read the normed input. */
+struct projection {
+    int64_t weight, bias, width;
+    float *out, *dout;
+};
+
+static void projections_of(const struct pass *p, const struct layer_places *at, const struct activations *s,
+                           struct projection out[3])
+{
+    const struct model_config *c = p->config;
+    const struct workspace *w = p->workspace;
+    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    out[0] = (struct projection){at->q, at->q_bias, q, s->q, w->dq};
+    out[1] = (struct projection){at->k, at->k_bias, kv, s->k, w->dk};
+    out[2] = (struct projection){at->v, at->v_bias, kv, s->v, w->dv};
+}
+
+static void turn(const struct pass *p, int direction, float *q, float *k)
+{
+    const struct model_config *c = p->config;
+    rope_apply(p->pool, p->n, c->heads, (int)c->head_dim, p->positions, p->cosine, p->sine, direction, q);
+    rope_apply(p->pool, p->n, c->kv_heads, (int)c->head_dim, p->positions, p->cosine, p->sine, direction, k);
+}
+
+void attention_block_forward(const struct pass *p, const struct layer_places *at, struct activations *s, float *x,
+                             const float *before)
+{
+    const struct model_config *c = p->config;
+    int64_t d = c->width, wide = c->heads * c->head_dim;
+    norm_forward(p->pool, p->n, d, before ? before : x, before ? x : NULL, p->values + at->norm1, c->norm_eps, x,
+                 s->rstd1, s->normed1);
+    struct projection to[3];
+    projections_of(p, at, s, to);
+    struct gemm jobs[3];
+    for (int i = 0; i < 3; i++)
+        jobs[i] = (struct gemm){GEMM_NT, p->n, to[i].width, d, s->normed1, d, p->values + to[i].weight, d, to[i].out,
+                                to[i].width, 0.0f};
+    gemm_run(p->pool, jobs, 3);
+    for (int i = 0; i < 3; i++)
+        if (to[i].bias >= 0)
+            bias_forward(p->pool, p->n, to[i].width, p->values + to[i].bias, to[i].out);
+    turn(p, 1, s->q, s->k);
+    attention_forward(p->pool, &p->attention, s->q, s->k_seen, s->v_seen, s->attended, s->lse);
+    gemm_run(p->pool,
+             &(struct gemm){GEMM_NT, p->n, d, wide, s->attended, wide, p->values + at->o, wide, s->middle, d, 0.0f}, 1);
+}
+
+void attention_block_backward(const struct pass *p, const struct layer_places *at, struct activations *s,
+                              const float *x, float *dx)
+{
+    const struct model_config *c = p->config;
+    const struct workspace *w = p->workspace;
+    int64_t n = p->n, d = c->width, wide = c->heads * c->head_dim;
+    struct gemm output[] = {
+        {GEMM_NN, n, wide, d, dx, d, p->values + at->o, wide, w->dattended, wide, 0.0f},
+        {GEMM_TN, d, wide, n, dx, d, s->attended, wide, p->gradients + at->o, wide, 0.0f},
+    };
+    gemm_run(p->pool, output, 2);
+    attention_backward(p->pool, &p->attention, s->q, s->k_seen, s->v_seen, s->attended, s->lse, w->dattended, w->delta,
+                       w->dq, w->dk, w->dv);
+    turn(p, -1, w->dq, w->dk);
+
+    struct projection to[3];
+    projections_of(p, at, s, to);
+    struct gemm weights[4], inputs[3];
+    for (int i = 0; i < 3; i++) {
+        int64_t m = to[i].width;
+        if (to[i].bias >= 0)
+            bias_backward(p->pool, n, m, to[i].dout, p->gradients + to[i].bias);
+        weights[i] = (struct gemm){GEMM_TN, m, d, n, to[i].dout, m, s->normed1, d, p->gradients + to[i].weight, d, 0.0f};
+        inputs[i] = (struct gemm){GEMM_NN, n, d, m, to[i].dout, m, p->values + to[i].weight, d, w->dnormed, d,
+                                  i > 0 ? 1.0f : 0.0f};
+    }
+    weights[3] = inputs[0];
+    gemm_run(p->pool, weights, 4);
+    gemm_run(p->pool, &inputs[1], 1); /* one after the other: they add to the same rows */
+    gemm_run(p->pool, &inputs[2], 1);
+    norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, p->gradients + at->norm1, false);
+}

@@ -1,0 +1,265 @@
+/* Composition: creates a model, and turns a batch into losses, gradients or logits. */
+#include "worker/model/model.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/memory.h"
+#include "worker/model/blocks.h"
+#include "worker/model/forward.h"
+#include "worker/model/numeric.h"
+#include "worker/ops/embedding.h"
+#include "worker/ops/gemm.h"
+#include "worker/ops/rope.h"
+
+void loss_sums_add(struct loss_sums *sum, const struct loss_sums *more)
+{
+    sum->loss += more->loss;
+    sum->weight += more->weight;
+    for (int i = 0; i < SPAN_COUNT; i++) {
+        sum->span_loss[i] += more->span_loss[i];
+        sum->span_count[i] += more->span_count[i];
+    }
+    sum->correct += more->correct;
+    sum->tokens += more->tokens;
+}
+
+/* Frequencies of transformers' modeling_rope_utils, in single precision as there. */
+static float frequency(const struct model_config *c, int i)
+{
+    float plain = 1.0f / (float)pow(c->rope_theta, (double)(float)(2 * i) / (double)c->head_dim);
+    if (c->rope == ROPE_LINEAR)
+        return plain / (float)c->rope_factor;
+    if (c->rope == ROPE_PLAIN)
+        return plain;
+    double wavelength = 2 * 3.14159265358979323846 / plain;
+    if (wavelength < c->rope_original_positions / c->rope_high_freq_factor)
+        return plain;
+    if (wavelength > c->rope_original_positions / c->rope_low_freq_factor)
+        return plain / (float)c->rope_factor;
+    double smooth = (c->rope_original_positions / wavelength - c->rope_low_freq_factor) /
+                    (c->rope_high_freq_factor - c->rope_low_freq_factor);
+    return (float)((1 - smooth) * plain / c->rope_factor + smooth * plain);
+}
+
+static enum status copy_table(const struct params *table, struct params *out, struct error *err)
+{
+    for (int i = 0; i < table->count; i++)
+        TRY(params_add(out, &table->items[i], NULL, err));
+    return STATUS_OK;
+}
+
+static enum status model_fill(struct model *m, const struct params *table, struct error *err)
+{
+    TRY(gemm_init(err));
+    TRY(plan_make(&m->config, table, &m->plan, err));
+    int half = (int)(m->config.head_dim / 2);
+    m->table = mem_alloc(1, sizeof *m->table);
+    m->frequencies = mem_alloc((size_t)half, sizeof *m->frequencies);
+    m->attention_scratch =
+        mem_alloc_aligned(attention_scratch_values(threads_count(m->pool)), sizeof *m->attention_scratch);
+    if (!m->table || !m->frequencies || !m->attention_scratch)
+        FAIL(err, STATUS_NOMEM, "no memory for a model of %d layers", m->config.layers);
+    for (int i = 0; i < half; i++)
+        m->frequencies[i] = frequency(&m->config, i);
+    return copy_table(table, m->table, err);
+}
+
+enum status model_create(const struct model_config *config, const struct params *table,
+                         const struct model_options *options, struct threads *pool, struct model **out,
+                         struct error *err)
+{
+    struct model *m = mem_alloc(1, sizeof *m);
+    if (!m)
+        FAIL(err, STATUS_NOMEM, "no memory for a model of %d layers", config->layers);
+    m->config = *config;
+    m->options = *options;
+    m->pool = pool;
+    enum status st = model_fill(m, table, err);
+    if (st != STATUS_OK) {
+        model_free(m);
+        return st;
+    }
+    *out = m;
+    return STATUS_OK;
+}
+
+void model_free(struct model *model)
+{
+    if (!model)
+        return;
+    workspace_free(&model->workspace);
+    plan_free(&model->plan);
+    if (model->table)
+        params_free(model->table);
+    mem_free(model->table);
+    mem_free(model->frequencies);
+    mem_free_aligned(model->attention_scratch);
+    mem_free_aligned(model->cosine);
+    mem_free_aligned(model->sine);
+    mem_free(model);
+}
+
+enum status model_rope_reserve(struct model *model, int64_t positions, struct error *err)
+{
+    if (positions <= model->rope_positions)
+        return STATUS_OK;
+    positions = (positions + 255) / 256 * 256;
+    int64_t half = model->config.head_dim / 2;
+    float *cosine = mem_alloc_aligned((size_t)(positions * half), sizeof *cosine);
+    float *sine = mem_alloc_aligned((size_t)(positions * half), sizeof *sine);
+    if (!cosine || !sine) {
+        mem_free_aligned(cosine);
+        mem_free_aligned(sine);
+        FAIL(err, STATUS_NOMEM, "no memory for the rotations of %lld positions", (long long)positions);
+    }
+    rope_table((int)half, model->frequencies, 0, positions, cosine, sine);
+    mem_free_aligned(model->cosine);
+    mem_free_aligned(model->sine);
+    model->cosine = cosine;
+    model->sine = sine;
+    model->rope_positions = positions;
+    return STATUS_OK;
+}
+
+static enum status pass_begin(struct model *m, const struct batch *batch, enum workspace_use use, int64_t head_rows,
+                              const float *values, float *gradients, struct pass *out, struct error *err)
+{
+    TRY(forward_check_ids(&m->config, batch->tokens, batch->n_tokens, 0, "token id", err));
+    int64_t positions = 0;
+    for (int s = 0; s < batch->n_sequences; s++) {
+        int length = batch->starts[s + 1] - batch->starts[s];
+        positions = length > positions ? length : positions;
+    }
+    TRY(model_rope_reserve(m, positions, err));
+    TRY(workspace_reserve(&m->workspace, &m->config, m->options.checkpointing, use, batch->n_tokens, batch->n_sequences,
+                          head_rows, err));
+    for (int s = 0; s < batch->n_sequences; s++) {
+        int first = batch->starts[s], length = batch->starts[s + 1] - first;
+        m->workspace.segments[s] = (struct attention_segment){first, first, length, length};
+    }
+    const struct model_config *c = &m->config;
+    *out = (struct pass){
+        .config = c,
+        .pool = m->pool,
+        .workspace = &m->workspace,
+        .values = values,
+        .gradients = gradients,
+        .n = batch->n_tokens,
+        .positions = batch->positions,
+        .cosine = m->cosine,
+        .sine = m->sine,
+        .attention = {c->heads, c->kv_heads, (int)c->head_dim, batch->n_sequences, m->workspace.segments,
+                      m->attention_scratch},
+    };
+    return STATUS_OK;
+}
+
+static int64_t count_supervised(const struct batch *batch)
+{
+    int64_t n = 0;
+    for (int i = 0; i < batch->n_tokens; i++)
+        n += batch->targets[i] >= 0;
+    return n;
+}
+
+static void clear_padding(const struct params *table, float *gradients)
+{
+    for (int i = 0; i < table->count; i++) {
+        int64_t end = table->items[i].offset + table->items[i].size;
+        int64_t next = i + 1 < table->count ? table->items[i + 1].offset : table->values;
+        memset(gradients + end, 0, (size_t)(next - end) * sizeof *gradients);
+    }
+}
+
+static void backward_layers(struct model *m, const struct pass *pass, model_ready_fn *on_ready, void *context)
+{
+    const struct architecture *a = architecture_of(m->config.type);
+    const struct workspace *w = pass->workspace;
+    for (int i = m->config.layers - 1; i >= 0; i--) {
+        float *x = w->inputs + i * w->input_stride;
+        if (m->options.checkpointing && i < m->config.layers - 1) /* the last layer's are still there */
+            a->forward(pass, &m->plan.layers[i], &w->layers[i], x, NULL, NULL);
+        a->backward(pass, &m->plan.layers[i], &w->layers[i], x, w->dx);
+        if (on_ready)
+            on_ready(context, m->plan.layers[i].norm1);
+    }
+}
+
+static void backward_embedding(struct model *m, const struct pass *pass, const struct batch *batch)
+{
+    const struct model_config *c = &m->config;
+    float *gradient = pass->gradients + m->plan.embedding;
+    if (!c->tied) /* tied: the head has written its part here */
+        memset(gradient, 0, (size_t)(c->vocab * c->width) * sizeof *gradient);
+    embedding_backward(m->pool, pass->n, c->width, batch->tokens, pass->workspace->dx, gradient);
+}
+
+enum status model_gradient(struct model *m, const float *values, const struct batch *batch, float *gradients,
+                           model_ready_fn *on_ready, void *context, struct loss_sums *sums, struct error *err)
+{
+    *sums = (struct loss_sums){.tokens = batch->n_tokens};
+    int64_t supervised = count_supervised(batch);
+    if (supervised == 0) {
+        memset(gradients, 0, (size_t)m->table->values * sizeof *gradients);
+        if (on_ready)
+            on_ready(context, 0);
+        return STATUS_OK;
+    }
+    TRY(forward_check_ids(&m->config, batch->targets, batch->n_tokens, -1, "target id", err));
+    struct pass pass;
+    TRY(pass_begin(m, batch, WORKSPACE_BACKWARD, supervised, values, gradients, &pass, err));
+    struct stream stream = forward_layers(&pass, m, batch->tokens);
+    head_choose(batch, &m->workspace);
+    head_loss(&pass, &m->plan, stream, supervised, batch, sums);
+    if (!isfinite(sums->loss))
+        return numeric_explain(m, values, pass.n, sums->loss, true, err);
+    clear_padding(m->table, gradients);
+    if (on_ready)
+        on_ready(context, m->plan.norm);
+    backward_layers(m, &pass, on_ready, context);
+    backward_embedding(m, &pass, batch);
+    if (on_ready)
+        on_ready(context, 0);
+    return STATUS_OK;
+}
+
+enum status model_loss(struct model *m, const float *values, const struct batch *batch, struct loss_sums *sums,
+                       struct error *err)
+{
+    *sums = (struct loss_sums){.tokens = batch->n_tokens};
+    int64_t supervised = count_supervised(batch);
+    if (supervised == 0)
+        return STATUS_OK;
+    TRY(forward_check_ids(&m->config, batch->targets, batch->n_tokens, -1, "target id", err));
+    struct pass pass;
+    TRY(pass_begin(m, batch, WORKSPACE_FORWARD, supervised, values, NULL, &pass, err));
+    struct stream stream = forward_layers(&pass, m, batch->tokens);
+    head_choose(batch, &m->workspace);
+    head_loss(&pass, &m->plan, stream, supervised, batch, sums);
+    if (!isfinite(sums->loss))
+        return numeric_explain(m, values, pass.n, sums->loss, false, err);
+    return STATUS_OK;
+}
+
+enum status model_logits(struct model *m, const float *values, const struct batch *batch, float *logits,
+                         struct error *err)
+{
+    struct pass pass;
+    TRY(pass_begin(m, batch, WORKSPACE_FORWARD, batch->n_tokens, values, NULL, &pass, err));
+    head_logits(&pass, &m->plan, forward_layers(&pass, m, batch->tokens), 0, pass.n, logits);
+    return STATUS_OK;
+}
+
+double model_step_flops(const struct model_config *c, const struct batch *batch)
+{
+    double wide = (double)c->heads * (double)c->head_dim, narrow = (double)c->kv_heads * (double)c->head_dim;
+    double layer = (double)c->width * (2 * wide + 2 * narrow + 3 * (double)c->hidden);
+    double head = (double)c->width * (double)c->vocab * (double)count_supervised(batch);
+    double pairs = 0;
+    for (int s = 0; s < batch->n_sequences; s++) {
+        double length = batch->starts[s + 1] - batch->starts[s];
+        pairs += length * (length + 1) / 2;
+    }
+    return 6 * (c->layers * layer * batch->n_tokens + head) + 12.0 * c->layers * wide * pairs;
+}

@@ -1,0 +1,36 @@
+#include "worker/model/numeric.h"
+
+#include <math.h>
+
+static int64_t first_bad(const float *x, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (!isfinite(x[i]))
+            return i;
+    return -1;
+}
+
+enum status numeric_explain(const struct model *model, const float *values, int64_t n, double loss, bool inputs_kept,
+                            struct error *err)
+{
+    for (int i = 0; i < model->table->count; i++) {
+        const struct param *p = &model->table->items[i];
+        int64_t at = first_bad(values + p->offset, p->size);
+        if (at >= 0)
+            FAIL(err, STATUS_NUMERIC, "the loss is %g: tensor '%s' holds %g at index %lld", loss, p->name,
+                 (double)values[p->offset + at], (long long)at);
+    }
+    const struct workspace *w = &model->workspace;
+    int64_t width = model->config.width;
+    for (int i = 0; inputs_kept && i < model->config.layers; i++) {
+        int64_t at = first_bad(w->inputs + i * w->input_stride, n * width);
+        if (at >= 0)
+            FAIL(err, STATUS_NUMERIC,
+                 "the loss is %g: all parameters are finite, but the output of %s %d is %g at token %lld of the batch; "
+                 "lower the learning rate",
+                 loss, i ? "layer" : "the embedding, layer", i ? i - 1 : 0, (double)w->inputs[i * w->input_stride + at],
+                 (long long)(at / width));
+    }
+    FAIL(err, STATUS_NUMERIC, "the loss is %g: all parameters are finite, but their products overflow in the last layers; "
+                              "lower the learning rate", loss);
+}

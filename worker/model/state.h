@@ -1,0 +1,92 @@
+/* What the files that make up the model share: where tensors lie, scratch memory, and the state of one pass.
+ * Private to worker/model; everybody else includes model.h. */
+#ifndef WORKER_MODEL_STATE_H
+#define WORKER_MODEL_STATE_H
+
+#include "worker/model/model.h"
+#include "worker/ops/attention.h"
+
+/* Places in the flat space; -1 where the model has no such tensor. */
+struct layer_places {
+    int64_t norm1, q, q_bias, k, k_bias, v, v_bias, o; /* attention block */
+    int64_t norm2, gate, up, down;                     /* MLP block */
+};
+
+struct plan {
+    int64_t embedding, norm, head; /* head = embedding when tied */
+    struct layer_places *layers;   /* [L] */
+};
+
+enum status plan_make(const struct model_config *config, const struct params *table, struct plan *out,
+                      struct error *err);
+void plan_free(struct plan *plan);
+
+/* What a layer leaves for its backward. */
+struct activations {
+    float *rstd1, *normed1;     /* [N], [N][D] first norm */
+    float *q, *k, *v;           /* [N][H][C], [N][G][C] twice; turned by RoPE; the new rows */
+    const float *k_seen, *v_seen; /* rows that attention reads: k and v, or the cache they were appended to */
+    float *attended, *lse;      /* [N][H][C], [N][H] */
+    float *middle;              /* [N][D] residual stream between the two blocks */
+    float *rstd2, *normed2;     /* [N], [N][D] second norm */
+    float *gate, *up;           /* [N][F] */
+};
+
+/* Memory of one pass, carved from one block. */
+struct workspace {
+    float *inputs;             /* input of each layer, then output of the last without its residual */
+    int64_t input_stride;      /* values between them; 0 where only the latest is kept */
+    struct activations *layers; /* [L]; all the same where layers share their memory */
+    float *act;                /* [N][F] */
+    float *dx, *dnormed;       /* [N][D] */
+    float *dattended, *dq, *dk, *dv, *delta;
+    struct attention_segment *segments; /* [B] */
+    /* Head, in tiles of tile_rows tokens. */
+    int64_t tile_rows;
+    int32_t *rows, *targets;   /* [tokens that take part] */
+    float *weights;            /* same */
+    float *tile_x, *tile_normed, *tile_dx, *tile_dnormed; /* [tile_rows][D] */
+    float *tile_rstd, *tile_loss;                         /* [tile_rows] */
+    uint8_t *tile_correct;
+    float *tile_logits;        /* [tile_rows][V] */
+    void *block;
+    size_t block_bytes;
+};
+
+enum workspace_use { WORKSPACE_FORWARD, WORKSPACE_BACKWARD };
+
+/* Makes room for N tokens, B sequences and a head over `heads_rows` tokens. Keeps and reuses what is there. */
+enum status workspace_reserve(struct workspace *w, const struct model_config *config, bool checkpointing,
+                              enum workspace_use use, int64_t n, int sequences, int64_t head_rows, struct error *err);
+void workspace_free(struct workspace *w);
+
+struct model {
+    struct model_config config;
+    struct model_options options;
+    struct params *table; /* own copy, for names in messages */
+    struct plan plan;
+    struct threads *pool;
+    struct workspace workspace;
+    float *attention_scratch;
+    float *frequencies;      /* [C/2] RoPE */
+    float *cosine, *sine;    /* [rope_positions][C/2] */
+    int64_t rope_positions;
+};
+
+/* Makes the RoPE tables reach at least `positions`. */
+enum status model_rope_reserve(struct model *model, int64_t positions, struct error *err);
+
+/* One pass over N tokens, as the blocks see it. */
+struct pass {
+    const struct model_config *config;
+    struct threads *pool;
+    const struct workspace *workspace;
+    const float *values;
+    float *gradients; /* NULL in a forward pass */
+    int64_t n;
+    const int32_t *positions;
+    const float *cosine, *sine;
+    struct attention attention;
+};
+
+#endif
