@@ -13,6 +13,7 @@
 #include "common/text.h"
 
 struct tokenizer;
+struct regex_scratch;
 
 /* A growing list of token ids; start with {0}. */
 struct token_list {
@@ -58,8 +59,9 @@ struct tokenizer_stream {
     bool skip_special;
     struct text pending; /* bytes that are not a character yet */
     struct text scratch[2];
+    struct regex_scratch *regex;
     int64_t tokens;      /* that came through */
-    int64_t strip_left;  /* leading characters still to be taken away, -1 before the first text */
+    int64_t strip_left;  /* leading characters that may still be taken away */
     struct text tail;    /* held back because the end of the text may be stripped */
 };
 enum status tokenizer_stream_init(struct tokenizer_stream *stream, const struct tokenizer *tokenizer, bool skip_special,
