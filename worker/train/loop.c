@@ -330,7 +330,7 @@ static enum status loop_create(const struct loop_config *config, struct loop **o
     l->config = *config;
     l->version = l->coming = -1;
     outbox_init(&l->outbox, config->transport);
-    inbox_init(&l->inbox, config->transport, PARAMETER_CREDITS);
+    inbox_init(&l->inbox, config->transport, NULL, PARAMETER_CREDITS);
     l->n_nodes = slot_nodes_of_range(config->range, config->slots, l->nodes);
     l->values = mem_alloc_aligned((size_t)config->table->values, sizeof(float));
     enum status st = STATUS_OK;
