@@ -1,5 +1,6 @@
 #include "proto/exchange.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "common/checksum.h"
@@ -55,15 +56,30 @@ bool outbox_collect(struct outbox *box, struct parcel *out)
     return false;
 }
 
-void inbox_init(struct inbox *box, struct transport *transport, int credits)
+void inbox_init(struct inbox *box, struct transport *transport, struct checker *checker, int credits)
 {
-    *box = (struct inbox){.transport = transport, .credits = credits};
+    memset(box, 0, sizeof *box);
+    box->transport = transport;
+    box->checker = checker;
+    box->credits = credits;
 }
 
 void inbox_free(struct inbox *box)
 {
+    for (int i = 0; i < INBOX_CHECKS; i++)
+        while (box->busy[i] && !check_done(&box->checks[i]))
+            sched_yield();
     mem_free(box->parcels);
-    *box = (struct inbox){0};
+    box->parcels = NULL;
+    box->moving = box->count = box->capacity = 0;
+}
+
+bool inbox_is_busy(const struct inbox *box)
+{
+    bool busy = box->moving > 0;
+    for (int i = 0; i < INBOX_CHECKS; i++)
+        busy = busy || box->busy[i];
+    return busy;
 }
 
 enum status inbox_expect(struct inbox *box, int source, const struct message_chunk *chunk, void *place, struct error *err)
@@ -84,22 +100,66 @@ static enum status ask(struct inbox *box, struct error *err)
     return STATUS_OK;
 }
 
-enum status inbox_collect(struct inbox *box, struct parcel *out, bool *arrived, struct error *err)
+/* Takes one payload that is here out of those under way. */
+static bool take_arrived(struct inbox *box, struct parcel *out)
 {
-    *arrived = false;
-    for (int i = 0; i < box->moving && !*arrived; i++)
+    for (int i = 0; i < box->moving; i++)
         if (transport_done(box->transport, box->parcels[i].transfer)) {
             *out = box->parcels[i];
             out->transfer = NULL;
             memmove(&box->parcels[i], &box->parcels[i + 1], (size_t)(--box->count - i) * sizeof *box->parcels);
             box->moving--;
-            *arrived = true;
+            return true;
         }
-    TRY(ask(box, err)); /* before the checksum, so that the next payload moves meanwhile */
+    return false;
+}
+
+/* Gives the payload to the checker, if there is one with a free place. */
+static bool hand_over(struct inbox *box, const struct parcel *parcel)
+{
+    int i = 0;
+    while (i < INBOX_CHECKS && box->busy[i])
+        i++;
+    if (!box->checker || i == INBOX_CHECKS)
+        return false;
+    box->busy[i] = true;
+    box->checking[i] = *parcel;
+    box->checks[i].data = parcel->place;
+    box->checks[i].bytes = (size_t)parcel->chunk.bytes;
+    checker_add(box->checker, &box->checks[i]);
+    return true;
+}
+
+static bool take_checked(struct inbox *box, struct parcel *out, uint32_t *crc)
+{
+    for (int i = 0; i < INBOX_CHECKS; i++)
+        if (box->busy[i] && check_done(&box->checks[i])) {
+            box->busy[i] = false;
+            *out = box->checking[i];
+            *crc = box->checks[i].crc;
+            return true;
+        }
+    return false;
+}
+
+enum status inbox_collect(struct inbox *box, struct parcel *out, bool *arrived, struct error *err)
+{
+    struct parcel parcel;
+    uint32_t crc = 0;
+    *arrived = false;
+    while (take_arrived(box, &parcel)) {
+        TRY(ask(box, err)); /* before the checksum, so that the next payload moves meanwhile */
+        if (hand_over(box, &parcel))
+            continue;
+        *out = parcel;
+        *arrived = true;
+        crc = crc32c(parcel.place, (size_t)parcel.chunk.bytes);
+        break;
+    }
+    TRY(ask(box, err));
     if (!*arrived)
-        return STATUS_OK;
-    uint32_t crc = crc32c(out->place, (size_t)out->chunk.bytes);
-    if (crc != out->chunk.crc32c)
+        *arrived = take_checked(box, out, &crc);
+    if (*arrived && crc != out->chunk.crc32c)
         FAIL(err, STATUS_PEER, "chunk %d of step %lld arrived damaged from rank %d: checksum %08x, announced %08x",
              out->chunk.chunk, (long long)out->chunk.step, out->peer, crc, out->chunk.crc32c);
     return STATUS_OK;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "proto/checker.h"
 #include "proto/messages.h"
 #include "proto/transport.h"
 
@@ -29,11 +30,18 @@ struct outbox {
     uint32_t next_tag;
 };
 
+enum { INBOX_CHECKS = 8 };
+
+/* Must stay where it is while payloads are being checked. */
 struct inbox {
     struct transport *transport;
+    struct checker *checker;
     int credits;
     struct parcel *parcels; /* [count]: the first `moving` were asked for, the others wait in order */
     int moving, count, capacity;
+    struct parcel checking[INBOX_CHECKS]; /* in the checker's hands, as far as `busy` says */
+    struct check checks[INBOX_CHECKS];
+    bool busy[INBOX_CHECKS];
 };
 
 void outbox_init(struct outbox *box, struct transport *transport);
@@ -45,8 +53,12 @@ enum status outbox_announce(struct outbox *box, int dest, const struct message_c
 /* Takes out one parcel that has left, if there is one. */
 bool outbox_collect(struct outbox *box, struct parcel *out);
 
-void inbox_init(struct inbox *box, struct transport *transport, int credits);
+/* `checker` computes the checksums, beside the next transfer; NULL: inbox_collect does it. */
+void inbox_init(struct inbox *box, struct transport *transport, struct checker *checker, int credits);
+/* Waits for checks that are not finished. */
 void inbox_free(struct inbox *box);
+/* True while a payload is on its way or being checked: transport_idle's `moving`. */
+bool inbox_is_busy(const struct inbox *box);
 /* Queues an announced payload; `place` has room for chunk->bytes. */
 enum status inbox_expect(struct inbox *box, int source, const struct message_chunk *chunk, void *place, struct error *err);
 /* Asks for as many payloads as credits allow, then takes out one that has arrived, if there is one. STATUS_PEER when its

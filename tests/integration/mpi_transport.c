@@ -174,11 +174,13 @@ static void exchange_payloads(void)
 {
     struct outbox outbox;
     struct inbox inbox;
+    struct checker *checker;
     struct arena arena = {0};
     struct parcel parcel;
     int reach = size - 1 < NEIGHBOURS ? size - 1 : NEIGHBOURS, due = reach * PAYLOADS;
     outbox_init(&outbox, t);
-    inbox_init(&inbox, t, 4);
+    must(checker_create(&checker, &err));
+    inbox_init(&inbox, t, rank % 2 ? checker : NULL, 4);
     for (int i = 0; i < PAYLOADS; i++)
         for (int d = 1; d <= reach; d++) {
             int to = (rank + d) % size;
@@ -214,6 +216,7 @@ static void exchange_payloads(void)
     }
     outbox_free(&outbox);
     inbox_free(&inbox);
+    checker_free(checker);
     arena_free(&arena);
 }
 

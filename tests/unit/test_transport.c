@@ -269,7 +269,7 @@ static enum status party_await(struct party *p, int arrived, int byes)
             continue;
         }
         TRY(wait_check(&wait, &p->err));
-        transport_idle(p->transport, p->outbox.count + p->inbox.moving > 0);
+        transport_idle(p->transport, p->outbox.count > 0 || inbox_is_busy(&p->inbox));
     }
 }
 
@@ -339,14 +339,16 @@ static void run_parties(struct party parties[RANKS], const struct faults *const 
 {
     struct transport *t[RANKS];
     pthread_t threads[RANKS];
+    struct checker *checker;
     assert_ok(transport_local_create(RANKS, t, &err), &err);
+    assert_ok(checker_create(&checker, &err), &err);
     for (int r = 0; r < RANKS; r++) {
         struct party *p = &parties[r];
         *p = (struct party){.limit_ms = limit_ms, .transport = t[r]};
         if (faults && faults[r])
             assert_ok(transport_faulty_create(t[r], faults[r], &p->transport, &err), &err);
         outbox_init(&p->outbox, p->transport);
-        inbox_init(&p->inbox, p->transport, 3);
+        inbox_init(&p->inbox, p->transport, r % 2 ? checker : NULL, 3);
         p->values = mem_alloc(RANKS * CHUNKS * CHUNK_VALUES, sizeof *p->values);
         p->own = mem_alloc(CHUNKS * CHUNK_VALUES, sizeof *p->own);
     }
@@ -361,6 +363,7 @@ static void run_parties(struct party parties[RANKS], const struct faults *const 
         mem_free(parties[r].values);
         mem_free(parties[r].own);
     }
+    checker_free(checker);
     assert_int_equal(mem_live(), 0);
 }
 
