@@ -35,6 +35,13 @@ static void assert_unchanged(const struct dataset *dataset)
     assert_int_equal(row.spans[row.n_tokens - 1], SPAN_END);
 }
 
+/* A tokenizer keeps the working memory of its threads; a new one has none yet, so asking for it can fail too. */
+static void renew_tokenizer(void)
+{
+    tokenizer_free(fx.tokenizer);
+    assert_ok(tokenizer_load(fx.folder, &fx.tokenizer, &err), &err);
+}
+
 /* A second load of the rows behind the first, and a batch, with the n-th allocation failing. */
 static enum status attempt(struct dataset *dataset, long n, bool persistent, bool strict)
 {
@@ -44,6 +51,7 @@ static enum status attempt(struct dataset *dataset, long n, bool persistent, boo
     assert_ok(dataset_load(dataset, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err), &err);
     assert_int_equal(dataset->parts[0].stats.shortened, 1);
     fx.rules.strict = strict;
+    renew_tokenizer();
     long live = mem_live();
     mem_fail_after(n, persistent);
     enum status st = order_create(1, dataset->rows, 1, 2, true, &order, &err);
@@ -66,6 +74,7 @@ static void load_with_faults(bool persistent, bool strict)
     fx.rules.truncation = TRUNCATION_THOUGHT;
     fx.rules.cot_prompt = "Think.";
     rows_fixture_write(&fx, rows, strlen(rows));
+    renew_tokenizer();
     long failures = 0, live = mem_live();
     int successes = 0;
     for (long n = 0; successes < QUIET; n++) {
@@ -84,6 +93,7 @@ static void load_with_faults(bool persistent, bool strict)
         else
             assert_unchanged(&dataset);
         dataset_free(&dataset);
+        renew_tokenizer();
         assert_true(mem_live() == live);
         assert_true(n < 5000);
     }
