@@ -48,7 +48,8 @@ struct session {
     struct generator *generator;
     struct token_list close, ends;
     struct arena arena;
-    enum span telling; /* part that is being printed */
+    enum span telling;  /* part that is being printed */
+    struct text blanks; /* white space that is printed only if more follows */
     int64_t rows, scored, right, cut, silent; /* silent: no answer */
 };
 
@@ -123,16 +124,31 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
     return STATUS_OK;
 }
 
-/* Prints text as it comes; the parts are told apart by a heading. */
+/* Prints text as it comes; the parts are told apart by a heading, and white space round them is left out. */
 static void tell(void *context, enum span span, const char *bytes, size_t size)
 {
     struct session *s = context;
-    if (s->telling != span) {
-        if (!s->request->raw)
-            printf("%s%s: ", s->telling == SPAN_PROMPT ? "" : "\n", span == SPAN_THOUGHT ? "thought" : "answer");
-        s->telling = span;
+    if (s->request->raw) {
+        fwrite(bytes, 1, size, stdout);
+        fflush(stdout);
+        return;
     }
-    fwrite(bytes, 1, size, stdout);
+    if (s->telling != span)
+        text_clear(&s->blanks);
+    for (size_t i = 0; i < size; i++) {
+        bool blank = isspace((unsigned char)bytes[i]);
+        if (blank && s->telling == span)
+            text_append(&s->blanks, &bytes[i], 1);
+        if (blank)
+            continue;
+        if (s->telling != span)
+            printf("%s%s: ", s->telling == SPAN_PROMPT ? "" : "\n", span == SPAN_THOUGHT ? "thought" : "answer");
+        else if (s->blanks.size)
+            fwrite(s->blanks.data, 1, s->blanks.size, stdout);
+        s->telling = span;
+        text_clear(&s->blanks);
+        putchar(bytes[i]);
+    }
     fflush(stdout);
 }
 
@@ -308,6 +324,7 @@ int cmd_generate(int argc, char **argv)
     token_list_free(&session.close);
     token_list_free(&session.ends);
     arena_free(&session.arena);
+    text_free(&session.blanks);
     source_close(&source);
     threads_free(pool);
     return status_exit_code(st);
