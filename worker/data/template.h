@@ -39,10 +39,13 @@ enum status template_prompt(const struct chat_template *chat_template, const str
                             struct error *err);
 
 /* For generation in two stages. The tag alone ("</think>") stops stage one. The tokens of _close_ids end a thought as
- * rows spell it, from its last character to where the answer begins. */
+ * rows spell it, from its last character to where the answer begins; those of _lead_ids are the last ones of them, from
+ * the tag to the answer (often a blank line), for a model that wrote the tag itself. Both append. */
 const char *template_thought_tag(const struct chat_template *chat_template);
 enum status template_close_ids(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                                struct token_list *out, struct error *err);
+enum status template_lead_ids(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
+                              struct token_list *out, struct error *err);
 /* Appends the ids that end a turn: the template's end token, then the tokenizer's EOS if that is another one. */
 enum status template_end_ids(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                              struct token_list *out, struct error *err);
