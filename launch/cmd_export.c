@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/files.h"
 #include "common/memory.h"
 #include "launch/commands.h"
 #include "ps/snapshot.h"
@@ -14,7 +13,7 @@ static const char usage[] =
     "Writes the model of a snapshot as a folder that the Hugging Face libraries load: weights as safetensors,\n"
     "config.json, and the tokenizer files of the model it was trained from.\n"
     "\n"
-    "  SNAPSHOT      a snapshot file, or a folder of snapshots: the newest good one\n"
+    "  SNAPSHOT      a snapshot file, or a folder of snapshots or of a run: the newest good one\n"
     "  DIR           the folder to make; it must be empty or absent\n"
     "  --dtype       f32 (default, exact) or bf16 (half the size, rounded to nearest even)\n"
     "  --overwrite   write into a folder that holds something: its config.json and weights are replaced\n";
@@ -136,8 +135,7 @@ int cmd_export(int argc, char **argv)
         }
     enum status st = parse_arguments(argc, argv, &request, &err);
     if (st == STATUS_OK)
-        st = folder_exists(request.snapshot) ? snapshot_open_latest(request.snapshot, &snapshot, &warnings, &err)
-                                             : snapshot_open(request.snapshot, &snapshot, &err);
+        st = snapshot_open_any(request.snapshot, &snapshot, &warnings, &err);
     if (warnings.size)
         fputs(warnings.data, stderr);
     text_free(&warnings);

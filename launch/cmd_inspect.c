@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/files.h"
 #include "common/memory.h"
 #include "launch/commands.h"
 #include "ps/snapshot.h"
@@ -41,21 +40,6 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
     if (!out->path)
         FAIL(err, STATUS_USAGE, "a snapshot or a folder is needed; see loar inspect --help");
     return STATUS_OK;
-}
-
-/* A run keeps its snapshots in a folder of that name. */
-static enum status open_newest(const char *dir, struct snapshot **out, struct error *err)
-{
-    struct text warnings = {0};
-    char *inner = path_join(dir, "snapshots");
-    if (!inner)
-        FAIL(err, STATUS_NOMEM, "no memory for a path in '%s'", dir);
-    enum status st = snapshot_open_latest(folder_exists(inner) ? inner : dir, out, &warnings, err);
-    if (warnings.size)
-        fputs(warnings.data, stderr);
-    text_free(&warnings);
-    mem_free(inner);
-    return st;
 }
 
 static void print_meta(const struct snapshot *snapshot, bool with_digest)
@@ -114,6 +98,7 @@ int cmd_inspect(int argc, char **argv)
 {
     struct request request = {0};
     struct snapshot *snapshot = NULL;
+    struct text warnings = {0};
     struct error err;
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
@@ -122,8 +107,10 @@ int cmd_inspect(int argc, char **argv)
         }
     enum status st = parse_arguments(argc, argv, &request, &err);
     if (st == STATUS_OK)
-        st = folder_exists(request.path) ? open_newest(request.path, &snapshot, &err)
-                                         : snapshot_open(request.path, &snapshot, &err);
+        st = snapshot_open_any(request.path, &snapshot, &warnings, &err);
+    if (warnings.size)
+        fputs(warnings.data, stderr);
+    text_free(&warnings);
     if (st == STATUS_OK) {
         st = report(snapshot, &request, &err);
         snapshot_close(snapshot);

@@ -3,28 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/files.h"
 #include "common/memory.h"
 #include "ps/snapshot.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
 #include "worker/model/import.h"
-
-enum status source_open_snapshot(const char *path, struct snapshot **out, struct error *err)
-{
-    if (!folder_exists(path))
-        return snapshot_open(path, out, err);
-    struct text warnings = {0};
-    char *inner = path_join(path, "snapshots");
-    if (!inner)
-        FAIL(err, STATUS_NOMEM, "no memory for a path in '%s'", path);
-    enum status st = snapshot_open_latest(folder_exists(inner) ? inner : path, out, &warnings, err);
-    if (warnings.size)
-        fputs(warnings.data, stderr);
-    text_free(&warnings);
-    mem_free(inner);
-    return st;
-}
 
 static enum status allocate(struct source *s, struct error *err)
 {
@@ -87,7 +70,11 @@ enum status source_open(const char *path, bool snapshot, struct threads *pool, s
     enum status st;
     if (snapshot) {
         struct snapshot *file = NULL;
-        st = source_open_snapshot(path, &file, err);
+        struct text warnings = {0};
+        st = snapshot_open_any(path, &file, &warnings, err);
+        if (warnings.size)
+            fputs(warnings.data, stderr);
+        text_free(&warnings);
         if (st == STATUS_OK)
             st = load_snapshot(out, file, err);
         snapshot_close(file);

@@ -26,9 +26,4 @@ struct source {
 enum status source_open(const char *path, bool snapshot, struct threads *pool, struct source *out, struct error *err);
 void source_close(struct source *source);
 
-/* Opens a snapshot file, or the newest good one of a run's folder or of a folder of snapshots; what was wrong with newer ones
- * goes to stderr. */
-struct snapshot;
-enum status source_open_snapshot(const char *path, struct snapshot **out, struct error *err);
-
 #endif

@@ -130,6 +130,8 @@ enum status snapshot_open(const char *path, struct snapshot **out, struct error 
  * `latest` come from a run that was given up or killed while it published). Damaged ones are passed over and described
  * in `warnings` (one line each; may be NULL). STATUS_DATA when there is none. */
 enum status snapshot_open_latest(const char *dir, struct snapshot **out, struct text *warnings, struct error *err);
+/* Opens what a person names: a snapshot file, or the newest good one of a folder of snapshots or of a run's folder. */
+enum status snapshot_open_any(const char *path, struct snapshot **out, struct text *warnings, struct error *err);
 void snapshot_close(struct snapshot *snapshot);
 
 const char *snapshot_path(const struct snapshot *snapshot);

@@ -119,3 +119,15 @@ enum status snapshot_open_latest(const char *dir, struct snapshot **out, struct 
         FAIL(err, STATUS_DATA, "no usable snapshot in '%s'; the newest: %s", dir, first.text);
     FAIL(err, STATUS_DATA, "no snapshot in '%s' (files named step-<number>.h5)", dir);
 }
+
+enum status snapshot_open_any(const char *path, struct snapshot **out, struct text *warnings, struct error *err)
+{
+    if (!folder_exists(path))
+        return snapshot_open(path, out, err);
+    char *inner = path_join(path, "snapshots");
+    if (!inner)
+        FAIL(err, STATUS_NOMEM, "no memory for a path in '%s'", path);
+    enum status st = snapshot_open_latest(folder_exists(inner) ? inner : path, out, warnings, err);
+    mem_free(inner);
+    return st;
+}
