@@ -1,0 +1,327 @@
+/* `loar bench step`: how much of the machine's own matrix rate a training step (forward, loss, backward) reaches, how many
+ * tokens per second that is, and how much memory it takes. The rate of matrix products is measured between the steps of
+ * the same run, because other work on the machine slows both.
+ * Must not know: ranks, optimizers, files other than the list of lengths. */
+#include "launch/bench.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/files.h"
+#include "common/memory.h"
+#include "common/rng.h"
+#include "common/threads.h"
+#include "common/timing.h"
+#include "worker/model/model.h"
+#include "worker/ops/gemm.h"
+
+struct shape {
+    int64_t layers, width, hidden, heads, kv_heads, vocab, sequences, tokens, prompt, threads, rounds, rows_per_step;
+    const char *lengths; /* file, or NULL */
+    bool checkpointing, memory;
+};
+
+static const char usage[] =
+    "usage: loar bench step [options]\n"
+    "\n"
+    "  --layers 8 --width 1024 --hidden 2816 --heads 16 --kv_heads 16 --vocab 32768   the model, random weights\n"
+    "  --sequences 4 --tokens 512 --prompt 0   the batch; the first `prompt` tokens of each sequence take no loss\n"
+    "  --lengths FILE --rows_per_step 8        instead: one row per line, 'prompt_tokens all_tokens'\n"
+    "  --threads 0     0: once with one thread and once with all cores\n"
+    "  --rounds 3      steps timed; the best counts, as it does for the rate of matrix products\n"
+    "  --checkpointing recompute each layer's activations in backward\n"
+    "  --memory        one step with 102400 words and 1 x 8192 tokens, recomputing; prints the peak of memory\n";
+
+static enum status parse(int argc, char **argv, struct shape *s, struct error *err)
+{
+    const struct {
+        const char *name;
+        int64_t *value, least;
+    } numbers[] = {
+        {"layers", &s->layers, 1},     {"width", &s->width, 2},   {"hidden", &s->hidden, 1}, {"heads", &s->heads, 1},
+        {"kv_heads", &s->kv_heads, 1}, {"vocab", &s->vocab, 2},   {"tokens", &s->tokens, 2}, {"prompt", &s->prompt, 0},
+        {"threads", &s->threads, 0},   {"rounds", &s->rounds, 1}, {"sequences", &s->sequences, 1},
+        {"rows_per_step", &s->rows_per_step, 1},
+    };
+    for (int i = 1; i < argc; i++) {
+        const char *name = argv[i] + 2;
+        if (strncmp(argv[i], "--", 2))
+            FAIL(err, STATUS_USAGE, "'%s' is not an option; see loar bench step --help", argv[i]);
+        if (!strcmp(name, "checkpointing") || !strcmp(name, "memory")) {
+            *(name[0] == 'm' ? &s->memory : &s->checkpointing) = true;
+            continue;
+        }
+        const char *value = argv[++i];
+        if (!value)
+            FAIL(err, STATUS_USAGE, "--%s wants a value; see loar bench step --help", name);
+        if (!strcmp(name, "lengths")) {
+            s->lengths = value;
+            continue;
+        }
+        size_t at = 0, count = sizeof numbers / sizeof *numbers;
+        while (at < count && strcmp(numbers[at].name, name))
+            at++;
+        if (at == count)
+            FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar bench step --help", name);
+        char *end;
+        errno = 0;
+        long long number = strtoll(value, &end, 10);
+        if (errno || end == value || *end || number < numbers[at].least || number > INT32_MAX)
+            FAIL(err, STATUS_USAGE, "--%s must be a whole number from %lld to %d, found '%s'", name,
+                 (long long)numbers[at].least, INT32_MAX, value);
+        *numbers[at].value = number;
+    }
+    return STATUS_OK;
+}
+
+/* The batches of a run: fixed rows of random tokens. */
+struct work {
+    struct batch *batches;
+    int n_batches;
+    int64_t tokens, supervised;
+    double flops;
+};
+
+static enum status add_row(struct work *w, const struct shape *s, int64_t prompt, int64_t total, int64_t number,
+                           struct error *err)
+{
+    if (total < 2 || prompt < 0 || prompt >= total || total > 1 << 20)
+        FAIL(err, STATUS_DATA, "row %lld: %lld prompt tokens of %lld do not make a row", (long long)number, (long long)prompt,
+             (long long)total);
+    if (number % s->rows_per_step == 0) {
+        struct batch *grown = mem_realloc(w->batches, (size_t)w->n_batches + 1, sizeof *grown);
+        if (!grown)
+            FAIL(err, STATUS_NOMEM, "no memory for %d batches", w->n_batches + 1);
+        w->batches = grown;
+        w->batches[w->n_batches++] = (struct batch){0};
+    }
+    struct row row = {.n_tokens = (int)total, .weight = 1};
+    row.tokens = mem_alloc((size_t)total, sizeof *row.tokens);
+    row.spans = mem_alloc((size_t)total, sizeof *row.spans);
+    enum status st = row.tokens && row.spans ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory for a row");
+    for (int64_t i = 0; i < total && st == STATUS_OK; i++) {
+        row.tokens[i] = (int32_t)rng_below(1, RNG_DATA, (uint64_t)(number << 20 | i), (uint64_t)s->vocab);
+        row.spans[i] = i < prompt ? SPAN_PROMPT : SPAN_ANSWER;
+    }
+    const float weights[SPAN_COUNT] = {1, 1, 1, 1};
+    if (st == STATUS_OK)
+        st = batch_append(&w->batches[w->n_batches - 1], &row, weights, err);
+    row_free(&row);
+    w->tokens += total;
+    w->supervised += total - (prompt > 1 ? prompt : 1);
+    return st;
+}
+
+static enum status add_lengths(struct work *w, const struct shape *s, struct error *err)
+{
+    char *text;
+    size_t size;
+    TRY(file_read(s->lengths, &text, &size, err));
+    enum status st = STATUS_OK;
+    int64_t number = 0;
+    for (char *line = text; st == STATUS_OK && *line;) {
+        int used = 0;
+        long long prompt, total;
+        if (sscanf(line, "%lld %lld %n", &prompt, &total, &used) != 2 || used == 0)
+            st = error_set(err, STATUS_DATA, "'%s', row %lld: expected 'prompt_tokens all_tokens'", s->lengths,
+                           (long long)number + 1);
+        else
+            st = add_row(w, s, prompt, total, number++, err);
+        line += used;
+    }
+    mem_free(text);
+    if (st == STATUS_OK && number == 0)
+        FAIL(err, STATUS_DATA, "'%s' holds no rows", s->lengths);
+    return st;
+}
+
+static enum status work_make(const struct shape *s, const struct model_config *config, struct work *w, struct error *err)
+{
+    if (s->lengths)
+        TRY(add_lengths(w, s, err));
+    for (int64_t i = 0; i < s->sequences && !s->lengths; i++)
+        TRY(add_row(w, s, s->prompt, s->tokens, i, err));
+    for (int i = 0; i < w->n_batches; i++)
+        w->flops += model_step_flops(config, &w->batches[i]);
+    return STATUS_OK;
+}
+
+static void work_free(struct work *w)
+{
+    for (int i = 0; i < w->n_batches; i++)
+        batch_free(&w->batches[i]);
+    mem_free(w->batches);
+}
+
+/* One product per thread, all at once; each has its own matrices. */
+enum { PEAK_SIDE = 1024, PEAK_REPEATS = 8 };
+
+struct peak {
+    float *matrices; /* three per thread */
+};
+
+static void peak_task(void *context, int task, int thread)
+{
+    (void)thread;
+    float *a = ((struct peak *)context)->matrices + (size_t)task * 3 * PEAK_SIDE * PEAK_SIDE;
+    float *b = a + PEAK_SIDE * PEAK_SIDE, *c = b + PEAK_SIDE * PEAK_SIDE;
+    struct gemm job = {GEMM_NT, PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, a, PEAK_SIDE, b, PEAK_SIDE, c, PEAK_SIDE, 0.0f};
+    for (int i = 0; i < PEAK_REPEATS; i++)
+        gemm_one(&job, 1.0f);
+}
+
+/* FLOP/s of all threads together. */
+static double peak_rate(struct threads *pool, struct peak *peak)
+{
+    double began = time_seconds();
+    threads_run(pool, threads_count(pool), peak_task, peak);
+    double flops = 2.0 * PEAK_SIDE * PEAK_SIDE * PEAK_SIDE * PEAK_REPEATS;
+    return flops * threads_count(pool) / (time_seconds() - began);
+}
+
+/* What /proc says about this process' memory, in MiB; 0 where it cannot be read. */
+static double peak_memory_mib(void)
+{
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    double kib = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "VmHWM: %lf", &kib) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return kib / 1024;
+}
+
+struct bench {
+    struct model *model;
+    struct params table;
+    float *values, *gradients;
+    struct work work;
+    struct peak peak;
+};
+
+static enum status one_pass(struct bench *b, double *seconds, struct error *err)
+{
+    double began = time_seconds();
+    for (int i = 0; i < b->work.n_batches; i++) {
+        struct loss_sums sums;
+        TRY(model_gradient(b->model, b->values, &b->work.batches[i], b->gradients, NULL, NULL, &sums, err));
+    }
+    *seconds = time_seconds() - began;
+    return STATUS_OK;
+}
+
+static void print_rate(const struct bench *b, int threads, double peak, double seconds)
+{
+    double rate = b->work.flops / seconds;
+    printf("%d thread%s: products %.1f GFLOP/s (%s), step %.1f GFLOP/s in %.3f s: share of the peak %.3f; %.0f tokens/s\n",
+           threads, threads > 1 ? "s" : "", peak * 1e-9, gemm_kernels(), rate * 1e-9, seconds, rate / peak,
+           (double)b->work.tokens / seconds);
+}
+
+static enum status time_steps(struct bench *b, const struct shape *s, struct threads *pool, struct error *err)
+{
+    double best_peak = 0, best_seconds = 0, seconds;
+    TRY(one_pass(b, &seconds, err)); /* finds its memory */
+    for (int64_t round = 0; round <= s->rounds; round++) {
+        double rate = peak_rate(pool, &b->peak);
+        best_peak = rate > best_peak ? rate : best_peak;
+        if (round == s->rounds)
+            break;
+        TRY(one_pass(b, &seconds, err));
+        best_seconds = round == 0 || seconds < best_seconds ? seconds : best_seconds;
+    }
+    print_rate(b, threads_count(pool), best_peak, best_seconds);
+    fflush(stdout);
+    return STATUS_OK;
+}
+
+static enum status show_memory(struct bench *b, const struct shape *s, struct error *err)
+{
+    double seconds, mib = 1.0 / (1 << 20);
+    double before = peak_memory_mib();
+    TRY(one_pass(b, &seconds, err));
+    double product = (double)b->work.supervised * (double)s->vocab * sizeof(float) * mib;
+    printf("peak of memory %.0f MiB: parameters and gradients %.0f, everything else in the step %.0f\n", peak_memory_mib(),
+           before, peak_memory_mib() - before);
+    printf("never made: logits of all %lld supervised tokens %.0f MiB, and as much again for their gradient\n",
+           (long long)b->work.supervised, product);
+    return STATUS_OK;
+}
+
+static enum status bench_with(const struct shape *s, int threads, bool first, struct error *err)
+{
+    struct model_config config = {
+        .type = MODEL_LLAMA, .width = s->width, .hidden = s->hidden, .layers = (int)s->layers, .heads = (int)s->heads,
+        .kv_heads = (int)s->kv_heads, .head_dim = s->width / s->heads, .vocab = s->vocab, .max_positions = 1 << 20,
+        .norm_eps = 1e-5f, .rope_theta = 10000, .rope_factor = 1, .init_std = 0.02f, .bos = -1,
+    };
+    const struct model_options options = {.checkpointing = s->checkpointing};
+    struct bench b = {0};
+    struct threads *pool = NULL;
+    enum status st;
+    TRY_OR(done, st, threads_create(threads, &pool, err));
+    TRY_OR(done, st, model_params(&config, &b.table, err));
+    TRY_OR(done, st, work_make(s, &config, &b.work, err));
+    TRY_OR(done, st, model_create(&config, &b.table, &options, pool, &b.model, err));
+    b.values = mem_alloc_aligned((size_t)b.table.values, sizeof *b.values);
+    b.gradients = mem_alloc_aligned((size_t)b.table.values, sizeof *b.gradients);
+    size_t peak_values = s->memory ? 0 : (size_t)threads * 3 * PEAK_SIDE * PEAK_SIDE;
+    b.peak.matrices = mem_alloc_aligned(peak_values, sizeof *b.peak.matrices);
+    if (!b.values || !b.gradients || !b.peak.matrices) {
+        st = error_set(err, STATUS_NOMEM, "no memory for a model of %lld parameters", (long long)b.table.trained);
+        goto done;
+    }
+    for (size_t i = 0; i < peak_values; i++)
+        b.peak.matrices[i] = (float)(i % 17) - 8;
+    params_initialise(&b.table, 1, b.values);
+    if (first)
+        printf("%.1f M parameters, %lld tokens (%lld supervised) in %d step%s, %.2f TFLOP\n", 1e-6 * (double)b.table.trained,
+               (long long)b.work.tokens, (long long)b.work.supervised, b.work.n_batches, b.work.n_batches > 1 ? "s" : "",
+               b.work.flops * 1e-12);
+    st = s->memory ? show_memory(&b, s, err) : time_steps(&b, s, pool, err);
+done:
+    mem_free_aligned(b.values);
+    mem_free_aligned(b.gradients);
+    mem_free_aligned(b.peak.matrices);
+    work_free(&b.work);
+    model_free(b.model);
+    params_free(&b.table);
+    threads_free(pool);
+    return st;
+}
+
+int bench_step(int argc, char **argv)
+{
+    struct error err = {0};
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    struct shape s = {.layers = 8, .width = 1024, .hidden = 2816, .heads = 16, .kv_heads = 16, .vocab = 32768,
+                      .sequences = 4, .tokens = 512, .rounds = 3, .rows_per_step = 8};
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--memory")) { /* its defaults; options still win */
+            s.vocab = 102400;
+            s.sequences = 1;
+            s.tokens = 8192;
+            s.checkpointing = true;
+        }
+    enum status st = parse(argc, argv, &s, &err);
+    if (st == STATUS_OK && (s.width % s.heads || s.heads % s.kv_heads || s.width / s.heads % 2))
+        st = error_set(&err, STATUS_USAGE, "width %lld, %lld heads and %lld kv_heads do not fit together",
+                       (long long)s.width, (long long)s.heads, (long long)s.kv_heads);
+    int cores = threads_cores();
+    bool both = s.threads == 0 && cores > 1 && !s.memory;
+    if (st == STATUS_OK)
+        st = bench_with(&s, both ? 1 : s.threads ? (int)s.threads : cores, true, &err);
+    if (st == STATUS_OK && both)
+        st = bench_with(&s, cores, false, &err);
+    if (st != STATUS_OK)
+        fprintf(stderr, "loar bench step: %s\n", err.text);
+    return status_exit_code(st);
+}
