@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/files.h"
 #include "common/memory.h"
@@ -31,7 +32,8 @@ static const char usage[] =
     "  --sequences 4 --tokens 512 --prompt 0   the batch; the first `prompt` tokens of each sequence take no loss\n"
     "  --lengths FILE --rows_per_step 8        instead: one row per line, 'prompt_tokens all_tokens'\n"
     "  --threads 0     0: once with one thread and once with all cores\n"
-    "  --rounds 3      steps timed; the best counts, as it does for the rate of matrix products\n"
+    "  --rounds 3      steps timed; the best counts, as it does for the rate of matrix products. The share by processor\n"
+    "                  time leaves out what other programs on the machine took\n"
     "  --checkpointing recompute each layer's activations in backward\n"
     "  --memory        one step with 102400 words and 1 x 8192 tokens, recomputing; prints the peak of memory\n";
 
@@ -173,13 +175,38 @@ static void peak_task(void *context, int task, int thread)
         gemm_one(&job, 1.0f);
 }
 
-/* FLOP/s of all threads together. */
-static double peak_rate(struct threads *pool, struct peak *peak)
+/* The clock on the wall, and the time that all threads spent on a core, which other programs do not lengthen. */
+struct lap {
+    double wall, cpu;
+};
+
+static double cpu_seconds(void)
 {
-    double began = time_seconds();
-    threads_run(pool, threads_count(pool), peak_task, peak);
-    double flops = 2.0 * PEAK_SIDE * PEAK_SIDE * PEAK_SIDE * PEAK_REPEATS;
-    return flops * threads_count(pool) / (time_seconds() - began);
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static struct lap lap_begin(void)
+{
+    return (struct lap){time_seconds(), cpu_seconds()};
+}
+
+static struct lap lap_end(struct lap began)
+{
+    return (struct lap){time_seconds() - began.wall, cpu_seconds() - began.cpu};
+}
+
+/* The shorter one of each. */
+static void lap_keep(struct lap *best, struct lap now)
+{
+    best->wall = best->wall == 0 || now.wall < best->wall ? now.wall : best->wall;
+    best->cpu = best->cpu == 0 || now.cpu < best->cpu ? now.cpu : best->cpu;
+}
+
+static double peak_flops(int threads)
+{
+    return 2.0 * PEAK_SIDE * PEAK_SIDE * PEAK_SIDE * PEAK_REPEATS * threads;
 }
 
 /* What /proc says about this process' memory, in MiB; 0 where it cannot be read. */
@@ -204,47 +231,46 @@ struct bench {
     struct peak peak;
 };
 
-static enum status one_pass(struct bench *b, double *seconds, struct error *err)
+static enum status one_pass(struct bench *b, struct lap *took, struct error *err)
 {
-    double began = time_seconds();
+    struct lap began = lap_begin();
     for (int i = 0; i < b->work.n_batches; i++) {
         struct loss_sums sums;
         TRY(model_gradient(b->model, b->values, &b->work.batches[i], b->gradients, NULL, NULL, &sums, err));
     }
-    *seconds = time_seconds() - began;
+    *took = lap_end(began);
     return STATUS_OK;
-}
-
-static void print_rate(const struct bench *b, int threads, double peak, double seconds)
-{
-    double rate = b->work.flops / seconds;
-    printf("%d thread%s: products %.1f GFLOP/s (%s), step %.1f GFLOP/s in %.3f s: share of the peak %.3f; %.0f tokens/s\n",
-           threads, threads > 1 ? "s" : "", peak * 1e-9, gemm_kernels(), rate * 1e-9, seconds, rate / peak,
-           (double)b->work.tokens / seconds);
 }
 
 static enum status time_steps(struct bench *b, const struct shape *s, struct threads *pool, struct error *err)
 {
-    double best_peak = 0, best_seconds = 0, seconds;
-    TRY(one_pass(b, &seconds, err)); /* finds its memory */
+    struct lap product = {0}, step = {0}, took;
+    int threads = threads_count(pool);
+    TRY(one_pass(b, &took, err)); /* finds its memory */
     for (int64_t round = 0; round <= s->rounds; round++) {
-        double rate = peak_rate(pool, &b->peak);
-        best_peak = rate > best_peak ? rate : best_peak;
+        struct lap began = lap_begin();
+        threads_run(pool, threads, peak_task, &b->peak);
+        lap_keep(&product, lap_end(began));
         if (round == s->rounds)
             break;
-        TRY(one_pass(b, &seconds, err));
-        best_seconds = round == 0 || seconds < best_seconds ? seconds : best_seconds;
+        TRY(one_pass(b, &took, err));
+        lap_keep(&step, took);
     }
-    print_rate(b, threads_count(pool), best_peak, best_seconds);
+    double peak = peak_flops(threads) / product.wall, rate = b->work.flops / step.wall;
+    double of_cpu = b->work.flops / step.cpu / (peak_flops(threads) / product.cpu);
+    printf("%d thread%s: products %.1f GFLOP/s (%s), step %.1f GFLOP/s in %.3f s: share of the peak %.3f (by processor time "
+           "%.3f); %.0f tokens/s\n",
+           threads, threads > 1 ? "s" : "", peak * 1e-9, gemm_kernels(), rate * 1e-9, step.wall, rate / peak, of_cpu,
+           (double)b->work.tokens / step.wall);
     fflush(stdout);
     return STATUS_OK;
 }
 
 static enum status show_memory(struct bench *b, const struct shape *s, struct error *err)
 {
-    double seconds, mib = 1.0 / (1 << 20);
-    double before = peak_memory_mib();
-    TRY(one_pass(b, &seconds, err));
+    struct lap took;
+    double mib = 1.0 / (1 << 20), before = peak_memory_mib();
+    TRY(one_pass(b, &took, err));
     double product = (double)b->work.supervised * (double)s->vocab * sizeof(float) * mib;
     printf("peak of memory %.0f MiB: parameters and gradients %.0f, everything else in the step %.0f\n", peak_memory_mib(),
            before, peak_memory_mib() - before);

@@ -22,19 +22,6 @@ static struct {
 } blas;
 static pthread_once_t blas_once = PTHREAD_ONCE_INIT;
 
-/* OpenBLAS chooses its kernels while it is loaded, and versions older than the processor take the 256-bit ones for
- * an AMD processor they do not know, at half its rate (measured with 0.3.21 on a Zen 5: 125 and 235 GFLOP/s). It is
- * therefore loaded by hand, after the choice was made for it; a choice of the user's stands. */
-static void choose_kernels(void)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
-#endif
-    setenv("OPENBLAS_NUM_THREADS", "1", 1); /* or it starts a pool of its own that is never used */
-}
-
 static void *symbol(void *library, const char *name)
 {
     void *found = dlsym(library, name);
@@ -44,9 +31,12 @@ static void *symbol(void *library, const char *name)
     return found;
 }
 
+/* Loaded by hand, so that programs that multiply nothing do without it, and so that it finds this setting in time: it
+ * starts a thread per core while it is being loaded, which every rank of a node would do for nothing. Which kernels it
+ * takes for the processor is left to it (and to OPENBLAS_CORETYPE). */
 static void load(void)
 {
-    choose_kernels();
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
     void *library = dlopen(LOAR_OPENBLAS_FILE, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
