@@ -220,7 +220,7 @@ static bool make_symbols(const struct bpe *bpe, struct bpe_work *work, const cha
 
 static void remember(struct word *word, uint64_t hash, const char *text, size_t size, const int32_t *ids, size_t n_ids)
 {
-    if (!n_ids || n_ids > WORD_IDS)
+    if (n_ids > WORD_IDS)
         return;
     *word = (struct word){.hash = hash, .size = (uint8_t)size, .n_ids = (uint8_t)n_ids};
     memcpy(word->text, text, size);
@@ -245,7 +245,7 @@ enum status bpe_encode(const struct bpe *bpe, struct bpe_work *work, const char 
     for (size_t i = 0; i < work->n_symbols; i++)
         if (work->symbols[i].id >= 0)
             TRY(token_list_add(out, &work->symbols[i].id, 1, err));
-    if (word)
+    if (word && out->count > first)
         remember(word, hash, text, size, out->ids + first, out->count - first);
     return STATUS_OK;
 }

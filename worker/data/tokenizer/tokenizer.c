@@ -41,8 +41,9 @@ static enum status add_special(struct tokenizer *t, const struct json *processor
     for (size_t i = 0; i < json_count(ids); i++) {
         const struct json *value = json_at(ids, i);
         int64_t id = json_kind(value) == JSON_KIND_INT ? json_to_int(value) : -1;
-        if (id < 0 || id >= t->size)
-            FAIL(err, STATUS_DATA, "%s: the post-processor's token '%.100s' must have ids from 0 to %d", where, name, t->size - 1);
+        if (id < 0 || id >= t->size || !t->tokens[id].known)
+            FAIL(err, STATUS_DATA, "%s: the post-processor's token '%.100s' must have ids of tokens, from 0 to %d", where, name,
+                 t->size - 1);
         TRY(token_list_add(list, &(int32_t){(int32_t)id}, 1, err));
     }
     return STATUS_OK;
