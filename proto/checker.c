@@ -25,6 +25,26 @@ static void linger(struct checker *c)
         sched_yield();
 }
 
+/* The first of the list, or NULL; the lock is held. */
+static struct check *take(struct checker *c)
+{
+    struct check *check = c->head;
+    if (!check)
+        return NULL;
+    c->head = check->next;
+    if (!c->head)
+        c->tail = NULL;
+    atomic_fetch_sub_explicit(&c->waiting, 1, memory_order_relaxed);
+    return check;
+}
+
+/* From its end on the check is the caller's again. */
+static void compute(struct check *check)
+{
+    check->crc = crc32c(check->data, check->bytes);
+    atomic_store_explicit(&check->done, true, memory_order_release);
+}
+
 static void *work(void *context)
 {
     struct checker *c = context;
@@ -35,16 +55,11 @@ static void *work(void *context)
             pthread_cond_wait(&c->added, &c->lock);
             c->sleeps = false;
         }
-        struct check *check = c->head;
+        struct check *check = take(c);
         if (!check)
             break;
-        c->head = check->next;
-        if (!c->head)
-            c->tail = NULL;
-        atomic_fetch_sub_explicit(&c->waiting, 1, memory_order_relaxed);
         pthread_mutex_unlock(&c->lock);
-        check->crc = crc32c(check->data, check->bytes);
-        atomic_store_explicit(&check->done, true, memory_order_release); /* from here on it is the caller's again */
+        compute(check);
         linger(c);
         pthread_mutex_lock(&c->lock);
     }
@@ -95,6 +110,18 @@ void checker_add(struct checker *c, struct check *check)
     if (c->sleeps)
         pthread_cond_signal(&c->added);
     pthread_mutex_unlock(&c->lock);
+}
+
+bool checker_help(struct checker *c)
+{
+    if (atomic_load_explicit(&c->waiting, memory_order_relaxed) == 0)
+        return false;
+    pthread_mutex_lock(&c->lock);
+    struct check *check = take(c);
+    pthread_mutex_unlock(&c->lock);
+    if (check)
+        compute(check);
+    return check != NULL;
 }
 
 bool check_done(const struct check *check)

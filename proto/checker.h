@@ -27,6 +27,8 @@ enum status checker_create(struct checker **out, struct error *err);
 void checker_free(struct checker *checker);
 /* Sets data and bytes before; never fails, never waits. */
 void checker_add(struct checker *checker, struct check *check);
+/* Computes one that nobody has begun, on the calling thread; false when there is none. For callers with nothing else to do. */
+bool checker_help(struct checker *checker);
 bool check_done(const struct check *check);
 
 #endif

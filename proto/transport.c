@@ -88,7 +88,7 @@ static int64_t now_us(void)
 enum {
     PROBES = 20,            /* without giving anything away */
     ARRIVAL_YIELD_US = 100, /* then giving the core to whoever wants it, and then sleeping */
-    MOVING_YIELD_US = 400,
+    MOVING_YIELD_US = 100,
     ARRIVAL_FIRST_US = 20, ARRIVAL_DOUBLINGS = 5, ARRIVAL_US = 1000,
     MOVING_US = 50, MOVING_SLOW_US = 500,
     SLOW_AFTER_US = 200000, /* that long without any completion: the peer has other things to do */
