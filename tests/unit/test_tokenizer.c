@@ -92,6 +92,7 @@ static void expressions_mean_what_oniguruma_means(void **state)
     cut("a| |b", SPLIT("{'Regex': '[ab]'}", "Isolated", "false"), "a b", "a| |b");
     cut("a| |b|a \\nb", SPLIT("{'Regex': ' +$'}", "Isolated", "false"), "a \nb", "a| |?|b"); /* $ holds before a line's end */
     cut("\xE6\xBC\xA2|\xE3\x83\xBC", SPLIT("{'Regex': '\\\\p{Han}'}", "Isolated", "false"), "\xE6\xBC\xA2\xE3\x83\xBC", "\xE6\xBC\xA2|\xE3\x83\xBC");
+    cut("b\xC2\xB2|!|\xC2\xB7", SPLIT("{'Regex': '\\\\w+'}", "Isolated", "false"), "!b\xC2\xB2\xC2\xB7", "!|b\xC2\xB2|\xC2\xB7"); /* squared is a word's, a middle dot is not */
     cut("S|b", SPLIT("{'Regex': '(?i:s)'}", "Isolated", "false"), "bSb", "b|S|b");
 }
 
@@ -170,6 +171,17 @@ static struct tokenizer *load(const char *json, const char *config, struct error
 }
 
 /* Vocabulary of the letters and merges with ranks: ties go left, a pair that appears again keeps its rank. */
+/* A listed token that is in the vocabulary, too, has the vocabulary's id. */
+static void added_tokens_take_the_vocabulary_s_id(void **state)
+{
+    (void)state;
+    struct tokenizer *t = make("a|<x>", "'added_tokens': [{'id': 7, 'content': '<x>', 'normalized': false}]");
+    expect_cut(t, "a<x>", TOKENIZE_ADDED, "a|<x>");
+    assert_int_equal(tokenizer_id(t, "<x>"), 2);
+    assert_int_equal(tokenizer_size(t), 3);
+    tokenizer_free(t);
+}
+
 static void merges_by_rank(void **state)
 {
     (void)state;
@@ -417,6 +429,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(splits_behave), cmocka_unit_test(expressions_mean_what_oniguruma_means),
         cmocka_unit_test(byte_level_and_metaspace), cmocka_unit_test(normalizers), cmocka_unit_test(added_tokens),
+        cmocka_unit_test(added_tokens_take_the_vocabulary_s_id),
         cmocka_unit_test(merges_by_rank), cmocka_unit_test(unknown_characters), cmocka_unit_test(decoders),
         cmocka_unit_test(specials_and_class), cmocka_unit_test(what_is_not_supported_is_named),
         cmocka_unit_test(memory_may_run_out), cmocka_unit_test(threads_share_a_tokenizer)};

@@ -41,7 +41,7 @@ static const struct {
 } shorthands[] = {
     {'s', "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"},
     {'S', "\\P{White_Space}"},
-    {'w', "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"},
+    {'w', "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"}, /* its Latin-1 table counts fractions */
     {'h', "0-9A-Fa-f"},
 };
 

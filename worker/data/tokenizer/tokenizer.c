@@ -91,9 +91,14 @@ static enum status read_processor(void *context, const char *type, const struct 
     return part_refuse(where, "post-processor", type, err);
 }
 
-/* All names by id. Added tokens win over the vocabulary, as in the reference. */
+/* All names by id. An added token that the vocabulary has too takes its id from there, as in the reference. */
 static enum status list_tokens(struct tokenizer *t, const char *where, struct error *err)
 {
+    for (size_t i = 0; i < t->added.count; i++) {
+        struct added_token *a = &t->added.items[i];
+        int32_t id = name_table_find(&t->bpe.vocab, a->content, a->size);
+        a->id = id < 0 ? a->id : id;
+    }
     t->size = t->bpe.largest + 1;
     for (size_t i = 0; i < t->added.count; i++)
         if (t->added.items[i].id >= t->size)
