@@ -90,17 +90,17 @@ enum {
     ARRIVAL_YIELD_US = 100, /* then giving the core to whoever wants it, and then sleeping */
     MOVING_YIELD_US = 100,
     ARRIVAL_FIRST_US = 20, ARRIVAL_DOUBLINGS = 5, ARRIVAL_US = 1000,
-    MOVING_US = 50, MOVING_SLOW_US = 500,
-    SLOW_AFTER_US = 200000, /* that long without any completion: the peer has other things to do */
-    LONG_AFTER_US = 1000000, LONG_US = 4000,
+    MOVING_US = 50,
+    LONG_AFTER_US = 100000, LONG_SHARE = 100, LONG_US = 10000, /* that long without anything: the peer has other things to do */
 };
 
+/* Looking costs tens of microseconds, so sleeps grow with the wait: at most a hundredth of it is added to it. */
 static long sleep_us(struct transport *t, bool moving, int64_t idle_us)
 {
     if (idle_us > LONG_AFTER_US)
-        return LONG_US;
+        return idle_us < (int64_t)LONG_SHARE * LONG_US ? (long)(idle_us / LONG_SHARE) : LONG_US;
     if (moving)
-        return idle_us > SLOW_AFTER_US ? MOVING_SLOW_US : MOVING_US;
+        return MOVING_US;
     int doublings = t->sleeps++;
     return doublings > ARRIVAL_DOUBLINGS ? ARRIVAL_US : ARRIVAL_FIRST_US << doublings;
 }

@@ -48,8 +48,8 @@ bool transport_done(struct transport *t, struct transfer *transfer);
 /* Makes progress, and takes the next frame if there is one. */
 enum status transport_poll(struct transport *t, struct arrival *out, bool *arrived, struct error *err);
 /* To be called after every poll that brought nothing to do: gives the core away. `moving`: transfers are under way.
- * Waiting for arrival: 20 probes, then sleeps of 20 us doubling to 1 ms, 4 ms after a second. While data moves: yields,
- * after 200 misses sleeps of 50 us, growing only when nothing was completed for long. Any arrival or completion
+ * Waiting for arrival: 20 probes, then sleeps of 20 us doubling to 1 ms. While data moves: yields, then sleeps of 50 us.
+ * After 100 ms without anything, either way, sleeps of a hundredth of the wait, 10 ms at most. Any arrival or completion
  * starts it over. */
 void transport_idle(struct transport *t, bool moving);
 
