@@ -19,8 +19,9 @@ static char metrics[64];
 static struct report *report;
 static FILE *printed;
 
-static const struct slot_report sums = {.loss = 24.68, .weight = 20, .span_loss = {0, 13.01, 4.494, 1.284}, .span_count = {0, 10, 7, 2},
-                                        .correct = 14, .tokens = 31};
+#define SUMS {.loss = 24.68, .weight = 20, .span_loss = {0, 13.01, 4.494, 1.284}, .span_count = {0, 10, 7, 2}, \
+                                        .correct = 14, .tokens = 31}
+static const struct slot_report sums = SUMS;
 
 static int make_folder(void **state)
 {
@@ -86,7 +87,7 @@ static double number(const struct json *object, const char *key)
     return json_to_real(json_member(object, key));
 }
 
-static const struct step_facts step = {.step = 120, .total = 600, .epoch = 0.6, .sums = sums, .learning_rate = 1.8e-5, .grad_norm = 0.917,
+static const struct step_facts step = {.step = 120, .total = 600, .epoch = 0.6, .sums = SUMS, .learning_rate = 1.8e-5, .grad_norm = 0.917,
                                        .tokens_per_second = 3120.2, .elapsed_s = 130.4, .left_s = 520, .slowest_rank = -1};
 
 static void step_line(void **state)
