@@ -94,20 +94,27 @@ static enum status wave(struct bench *b, int to, struct error *err)
     return frame_post(b->transport, to, &(struct message){.kind = MESSAGE_ALIVE}, err);
 }
 
-/* All ranks come together; rank 0 leaves first, by one frame. */
-static enum status meet(struct bench *b, struct error *err)
+/* The first `ranks` ranks come together; rank 0 leaves first, by one frame. The others go on. */
+static enum status meet_of(struct bench *b, int ranks, struct error *err)
 {
+    if (b->rank >= ranks)
+        return STATUS_OK;
     if (b->rank != 0) {
         TRY(wave(b, 0, err));
         TRY(await(b, 1, 0, true, err));
         b->alive--;
         return STATUS_OK;
     }
-    TRY(await(b, b->size - 1, 0, true, err));
-    b->alive -= b->size - 1;
-    for (int r = 1; r < b->size; r++)
+    TRY(await(b, ranks - 1, 0, true, err));
+    b->alive -= ranks - 1;
+    for (int r = 1; r < ranks; r++)
         TRY(wave(b, r, err));
     return STATUS_OK;
+}
+
+static enum status meet(struct bench *b, struct error *err)
+{
+    return meet_of(b, b->size, err);
 }
 
 static int compare(const void *a, const void *b)
@@ -153,7 +160,7 @@ static enum status push_raw(struct bench *b, unsigned char *data, int count, siz
                                       b->rank == 0 ? NULL : (const void *const *)places, count, bytes, err);
 }
 
-/* One row of the table; the two ways take turns. */
+/* One row of the table; the two ways take turns. Ranks from 2 on wait for its end, as idle workers do. */
 static enum status rate_row(struct bench *b, unsigned char *data, size_t bytes, int count, int rounds, struct error *err)
 {
     double raw[MAX_ROUNDS], ours[MAX_ROUNDS];
@@ -161,21 +168,20 @@ static enum status rate_row(struct bench *b, unsigned char *data, size_t bytes, 
     b->place = data;
     b->chunk_bytes = chunk;
     b->rank_bytes = 0;
-    for (int i = -1; i < rounds; i++) { /* the first one warms up */
+    for (int i = -1; i < rounds && b->rank < 2; i++) { /* the first one warms up */
         double began;
-        TRY(meet(b, err));
+        TRY(meet_of(b, 2, err));
         began = time_seconds();
-        if (b->rank < 2)
-            TRY(push_raw(b, data, count, bytes, err));
+        TRY(push_raw(b, data, count, bytes, err));
         if (i >= 0)
             raw[i] = time_seconds() - began;
-        TRY(meet(b, err));
+        TRY(meet_of(b, 2, err));
         began = time_seconds();
-        if (b->rank < 2)
-            TRY(push(b, data, total, chunk, err));
+        TRY(push(b, data, total, chunk, err));
         if (i >= 0)
             ours[i] = time_seconds() - began;
     }
+    TRY(meet(b, err));
     if (b->rank != 0)
         return STATUS_OK;
     struct spread r = spread_of(raw, rounds), o = spread_of(ours, rounds);

@@ -204,8 +204,10 @@ static bool close_course(struct course *c, struct transport *transport, enum sta
     else
         log_error("%s", err->text);
     saver_free(c->saver);
-    server_free(c->server);
     report_free(c->report);
+    if (!clean) /* ranks that did not leave may still reach for the server's memory */
+        transport_abort(transport, status_exit_code(st));
+    server_free(c->server);
     start_free(&c->start);
     return clean;
 }

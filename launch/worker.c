@@ -62,8 +62,6 @@ static int run_alone(int argc, char **argv)
     }
     bool clean;
     int status = serve(ends[0], argv[1], argc - 2, argv + 2, 1, &clean);
-    if (!clean)
-        transport_abort(ends[0], status); /* wakes the worker, whatever it waits for */
     pthread_join(thread, NULL);
     transport_free(ends[1]);
     transport_free(ends[0]);
@@ -89,7 +87,6 @@ static int run_ranks(struct transport *transport, int argc, char **argv)
         transport_free(transport);
         return status;
     }
-    transport_abort(transport, status);
     _exit(status);
 }
 

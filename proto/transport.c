@@ -140,6 +140,11 @@ void transport_abandon(struct transport *t)
         t->ops->close(t, false);
 }
 
+bool transport_withdraw(struct transport *t)
+{
+    return t->ops->withdraw && t->ops->withdraw(t);
+}
+
 void transport_abort(struct transport *t, int exit_code)
 {
     t->ops->abort(t, exit_code);

@@ -62,8 +62,11 @@ void transport_free(struct transport *t);
 /* End after a failure: gives posted frames a moment to get out and leaves without waiting for anybody. The process should
  * end right after, without any further clean-up of other libraries (_exit). */
 void transport_abandon(struct transport *t);
+/* After a failure, before memory is released that transfers may still use: takes back those of this endpoint. False where
+ * the other side can still reach that memory, so that it must stay. No transfer of this endpoint completes afterwards. */
+bool transport_withdraw(struct transport *t);
 /* Ends the whole job with this exit status, at once. Returns only where the ranks are threads of one process: all their
- * calls fail from then on. */
+ * calls fail from then on, and transfers of this endpoint are taken back. */
 void transport_abort(struct transport *t, int exit_code);
 
 #endif

@@ -229,6 +229,11 @@ static void faulty_close(struct transport *t, bool orderly)
     mem_free(f);
 }
 
+static bool faulty_withdraw(struct transport *t)
+{
+    return transport_withdraw(((struct faulty *)t)->inner);
+}
+
 static void faulty_abort(struct transport *t, int exit_code)
 {
     transport_abort(((struct faulty *)t)->inner, exit_code);
@@ -236,7 +241,7 @@ static void faulty_abort(struct transport *t, int exit_code)
 
 static const struct transport_ops faulty_ops = {
     .post = faulty_post, .send = faulty_send, .receive = faulty_receive, .poll = faulty_poll, .release = faulty_release,
-    .sleep = faulty_sleep, .close = faulty_close, .abort = faulty_abort,
+    .sleep = faulty_sleep, .close = faulty_close, .withdraw = faulty_withdraw, .abort = faulty_abort,
 };
 
 enum status transport_faulty_create(struct transport *inner, const struct faults *faults, struct transport **out,

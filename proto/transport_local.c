@@ -281,17 +281,38 @@ static void spread(struct world *w, int from, const char *what, int number)
         }
 }
 
-static void local_close(struct transport *t, bool orderly)
+/* Nobody touches the memory of our transfers any more; the lock is held. */
+static void take_back(struct local *me)
 {
-    struct local *me = (struct local *)t;
     struct world *w = me->world;
-    pthread_mutex_lock(&w->lock);
+    for (int i = 0; i < TAG_LISTS; i++) {
+        list_drop(&me->receives[i], me->base.rank, false);
+        for (int r = 0; r < w->size; r++)
+            list_drop(&w->ranks[r]->sends[i], me->base.rank, true);
+    }
     while (me->copies > 0) { /* the copier signals when it has finished */
         struct timespec soon;
         clock_gettime(CLOCK_MONOTONIC, &soon);
         soon.tv_nsec = soon.tv_nsec + 1000000 > 999999999 ? 999999999 : soon.tv_nsec + 1000000;
         pthread_cond_timedwait(&me->changed, &w->lock, &soon);
     }
+}
+
+static bool local_withdraw(struct transport *t)
+{
+    struct local *me = (struct local *)t;
+    pthread_mutex_lock(&me->world->lock);
+    take_back(me);
+    pthread_mutex_unlock(&me->world->lock);
+    return true;
+}
+
+static void local_close(struct transport *t, bool orderly)
+{
+    struct local *me = (struct local *)t;
+    struct world *w = me->world;
+    pthread_mutex_lock(&w->lock);
+    take_back(me);
     me->open = false;
     mem_free(me->current);
     for (struct local_frame *frame = me->head, *next; frame; frame = next) {
@@ -299,11 +320,6 @@ static void local_close(struct transport *t, bool orderly)
         mem_free(frame);
     }
     me->current = me->head = me->tail = NULL;
-    for (int i = 0; i < TAG_LISTS; i++) {
-        list_drop(&me->receives[i], t->rank, false);
-        for (int r = 0; r < w->size; r++)
-            list_drop(&w->ranks[r]->sends[i], t->rank, true);
-    }
     while (me->all)
         transfer_delete(me, me->all);
     me->finished = (struct transfer_list){NULL, NULL};
@@ -321,12 +337,13 @@ static void local_abort(struct transport *t, int exit_code)
     pthread_mutex_lock(&me->world->lock);
     spread(me->world, t->rank, "ended the run with exit status", exit_code);
     snprintf(me->trouble, sizeof me->trouble, "this rank ended the run with exit status (%d)", exit_code);
+    take_back(me);
     pthread_mutex_unlock(&me->world->lock);
 }
 
 static const struct transport_ops local_ops = {
     .post = local_post, .send = local_send, .receive = local_receive, .poll = local_poll, .release = local_release,
-    .sleep = local_sleep, .close = local_close, .abort = local_abort,
+    .sleep = local_sleep, .close = local_close, .withdraw = local_withdraw, .abort = local_abort,
 };
 
 static struct local *endpoint_new(struct world *w, int rank)

@@ -21,6 +21,7 @@ struct transport_ops {
     void (*release)(struct transport *t, struct transfer *transfer); /* of a transfer that is done */
     void (*sleep)(struct transport *t, long us); /* may return early when there is something to poll */
     void (*close)(struct transport *t, bool orderly);
+    bool (*withdraw)(struct transport *t); /* NULL: not possible */
     void (*abort)(struct transport *t, int exit_code);
 };
 

@@ -93,7 +93,7 @@ static const char *find_any(const struct text *text, const char *const *words, i
 {
     const char *found = NULL;
     for (int i = 0; text->data && i < n; i++) {
-        const char *at = strstr(text->data, words[i]);
+        const char *at = memmem(text->data, text->size, words[i], strlen(words[i])); /* models write NUL bytes, too */
         if (at && (!found || at < found))
             found = at;
     }

@@ -72,13 +72,18 @@ enum status worker_join(struct transport *transport, int server, int threads, in
     struct arena arena = {0};
     struct message m;
     struct error ignored;
-    TRY(worker_greet(transport, server, threads, NULL, err));
-    enum status st = next_word(transport, server, timeout_ms, &arena, &m, err);
+    bool dismissed = false;
+    enum status st = worker_greet(transport, server, threads, NULL, err);
+    if (st == STATUS_OK)
+        st = next_word(transport, server, timeout_ms, &arena, &m, err);
     if (st == STATUS_OK) {
+        dismissed = m.kind == MESSAGE_ORDER;
         st = read_welcome(&m, out, err);
-        if (m.kind == MESSAGE_ORDER)
-            frame_post(transport, server, &(struct message){.kind = MESSAGE_BYE}, &ignored);
     }
+    if (dismissed)
+        frame_post(transport, server, &(struct message){.kind = MESSAGE_BYE}, &ignored);
+    else if (st != STATUS_OK)
+        worker_fail(transport, server, st, err); /* or the server would wait for us until its deadline */
     arena_free(&arena);
     return st;
 }

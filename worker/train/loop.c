@@ -374,6 +374,8 @@ enum status worker_loop(const struct loop_config *config, struct error *err)
     farewell(l, st, err);
     if (st == STATUS_OK && l->order.status != STATUS_OK)
         st = error_set(err, (enum status)l->order.status, "%s", l->order_text);
-    loop_free(l);
+    /* Where the farewell failed, the server may still read gradients; memory it can reach is better lost than reused. */
+    if (l->outbox.count + l->inbox.count == 0 || transport_withdraw(config->transport))
+        loop_free(l);
     return st;
 }
