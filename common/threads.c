@@ -7,9 +7,15 @@
 
 #include "common/memory.h"
 
+struct helper {
+    struct threads *pool;
+    int thread; /* its number: 1, 2, ... */
+    pthread_t handle;
+};
+
 struct threads {
     int count;
-    pthread_t *handles; /* count - 1 of them */
+    struct helper *helpers; /* count - 1 of them */
     pthread_mutex_t lock;
     pthread_cond_t start, done;
     /* One round of work, guarded by `lock` except for the task counter. */
@@ -20,11 +26,6 @@ struct threads {
     void *context;
     int tasks;
     atomic_int next;
-};
-
-struct helper_start {
-    struct threads *pool;
-    int thread;
 };
 
 static void work(struct threads *pool, int thread)
@@ -39,9 +40,8 @@ static void work(struct threads *pool, int thread)
 
 static void *helper_main(void *argument)
 {
-    struct helper_start start = *(struct helper_start *)argument;
-    mem_free(argument);
-    struct threads *pool = start.pool;
+    const struct helper *helper = argument;
+    struct threads *pool = helper->pool;
     unsigned long seen = 0;
     pthread_mutex_lock(&pool->lock);
     for (;;) {
@@ -51,7 +51,7 @@ static void *helper_main(void *argument)
             break;
         seen = pool->round;
         pthread_mutex_unlock(&pool->lock);
-        work(pool, start.thread);
+        work(pool, helper->thread);
         pthread_mutex_lock(&pool->lock);
         if (--pool->running == 0)
             pthread_cond_signal(&pool->done);
@@ -63,23 +63,20 @@ static void *helper_main(void *argument)
 enum status threads_create(int count, struct threads **out, struct error *err)
 {
     struct threads *pool = mem_alloc(1, sizeof *pool);
-    pthread_t *handles = mem_alloc((size_t)count, sizeof *handles);
-    if (!pool || !handles) {
+    struct helper *helpers = mem_alloc((size_t)count, sizeof *helpers);
+    if (!pool || !helpers) {
         mem_free(pool);
-        mem_free(handles);
+        mem_free(helpers);
         FAIL(err, STATUS_NOMEM, "no memory for a pool of %d threads", count);
     }
-    pool->handles = handles;
+    pool->helpers = helpers;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->start, NULL);
     pthread_cond_init(&pool->done, NULL);
     pool->count = 1;
     for (int i = 1; i < count; i++) {
-        struct helper_start *start = mem_alloc(1, sizeof *start);
-        if (start)
-            *start = (struct helper_start){pool, i};
-        if (!start || pthread_create(&handles[i - 1], NULL, helper_main, start)) {
-            mem_free(start);
+        helpers[i - 1] = (struct helper){.pool = pool, .thread = i};
+        if (pthread_create(&helpers[i - 1].handle, NULL, helper_main, &helpers[i - 1])) {
             threads_free(pool);
             FAIL(err, STATUS_NOMEM, "cannot start thread %d of %d; lower the number of threads", i + 1, count);
         }
@@ -98,11 +95,11 @@ void threads_free(struct threads *pool)
     pthread_cond_broadcast(&pool->start);
     pthread_mutex_unlock(&pool->lock);
     for (int i = 1; i < pool->count; i++)
-        pthread_join(pool->handles[i - 1], NULL);
+        pthread_join(pool->helpers[i - 1].handle, NULL);
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->start);
     pthread_cond_destroy(&pool->done);
-    mem_free(pool->handles);
+    mem_free(pool->helpers);
     mem_free(pool);
 }
 
