@@ -255,8 +255,9 @@ static void check_attention(const struct attention_shape *s, bool gradients)
     float *out = random_floats(nq, 5), *lse = random_floats(s->query_rows * s->heads, 6);
     float *delta = random_floats(s->query_rows * s->heads, 7);
     float *dq = random_floats(nq, 8), *dk = random_floats(nk, 9), *dv = random_floats(nk, 10);
-    struct attention a = {s->heads, s->kv_heads, s->head_dim, s->n_segments, s->segments,
-                          test_malloc(attention_scratch_values(2) * sizeof(float))};
+    struct attention a = {.heads = s->heads, .kv_heads = s->kv_heads, .head_dim = s->head_dim, .n_segments = s->n_segments,
+                          .segments = s->segments};
+    a.scratch = test_malloc(attention_scratch_values(&a, 2, true) * sizeof(float));
     attention_forward(pool, &a, q, k, v, out, lse);
     attention_backward(pool, &a, q, k, v, out, lse, cotangent, delta, dq, dk, dv);
     check(&r, (const float *[]){q, k, v}, out, cotangent,
@@ -290,7 +291,8 @@ static void attention_backward_over_tiles(void **state)
     struct attention_shape s = {1, 1, C, 1, T, T, segment};
     float *q = random_floats(N, 1), *k = random_floats(N, 2), *v = random_floats(N, 3), *cotangent = random_floats(N, 4);
     float out[N], lse[T], delta[T], dq[N], dk[N], dv[N];
-    struct attention a = {1, 1, C, 1, segment, test_malloc(attention_scratch_values(2) * sizeof(float))};
+    struct attention a = {.heads = 1, .kv_heads = 1, .head_dim = C, .n_segments = 1, .segments = segment};
+    a.scratch = test_malloc(attention_scratch_values(&a, 2, true) * sizeof(float));
     attention_forward(pool, &a, q, k, v, out, lse);
     attention_backward(pool, &a, q, k, v, out, lse, cotangent, delta, dq, dk, dv);
     struct reference r = {attention_reference, &s, 3, {N, N, N}, N};

@@ -87,8 +87,9 @@ enum status model_decode(struct model *m, const float *values, struct kv_cache *
         .positions = cache->positions + cache->length,
         .cosine = m->cosine,
         .sine = m->sine,
-        .attention = {c->heads, c->kv_heads, (int)c->head_dim, 1, m->workspace.segments, m->attention_scratch},
+        .attention = {c->heads, c->kv_heads, (int)c->head_dim, 1, m->workspace.segments},
     };
+    TRY(model_attention_reserve(m, &pass.attention, false, err));
     struct stream stream = forward_layers(&pass, m, tokens);
     head_logits(&pass, &m->plan, stream, n - 1, 1, logits);
     cache->length += n;

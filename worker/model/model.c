@@ -56,9 +56,7 @@ static enum status model_fill(struct model *m, const struct params *table, struc
     int half = (int)(m->config.head_dim / 2);
     m->table = mem_alloc(1, sizeof *m->table);
     m->frequencies = mem_alloc((size_t)half, sizeof *m->frequencies);
-    m->attention_scratch =
-        mem_alloc_aligned(attention_scratch_values(threads_count(m->pool)), sizeof *m->attention_scratch);
-    if (!m->table || !m->frequencies || !m->attention_scratch)
+    if (!m->table || !m->frequencies)
         FAIL(err, STATUS_NOMEM, "no memory for a model of %d layers", m->config.layers);
     for (int i = 0; i < half; i++)
         m->frequencies[i] = frequency(&m->config, i);
@@ -122,6 +120,21 @@ enum status model_rope_reserve(struct model *model, int64_t positions, struct er
     return STATUS_OK;
 }
 
+enum status model_attention_reserve(struct model *m, struct attention *a, bool backward, struct error *err)
+{
+    size_t values = attention_scratch_values(a, threads_count(m->pool), backward);
+    if (values > m->attention_values) {
+        mem_free_aligned(m->attention_scratch);
+        m->attention_values = 0;
+        m->attention_scratch = mem_alloc_aligned(values, sizeof *m->attention_scratch);
+        if (!m->attention_scratch)
+            FAIL(err, STATUS_NOMEM, "no memory for attention: %zu MiB", values * sizeof *m->attention_scratch >> 20);
+        m->attention_values = values;
+    }
+    a->scratch = m->attention_scratch;
+    return STATUS_OK;
+}
+
 static enum status pass_begin(struct model *m, const struct batch *batch, enum workspace_use use, int64_t head_rows,
                               const float *values, float *gradients, struct pass *out, struct error *err)
 {
@@ -149,10 +162,9 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
         .positions = batch->positions,
         .cosine = m->cosine,
         .sine = m->sine,
-        .attention = {c->heads, c->kv_heads, (int)c->head_dim, batch->n_sequences, m->workspace.segments,
-                      m->attention_scratch},
+        .attention = {c->heads, c->kv_heads, (int)c->head_dim, batch->n_sequences, m->workspace.segments},
     };
-    return STATUS_OK;
+    return model_attention_reserve(m, &out->attention, use == WORKSPACE_BACKWARD, err);
 }
 
 static int64_t count_supervised(const struct batch *batch)

@@ -67,7 +67,8 @@ struct model {
     struct plan plan;
     struct threads *pool;
     struct workspace workspace;
-    float *attention_scratch;
+    float *attention_scratch; /* [attention_values] */
+    size_t attention_values;
     float *frequencies;      /* [C/2] RoPE */
     float *cosine, *sine;    /* [rope_positions][C/2] */
     int64_t rope_positions;
@@ -75,6 +76,9 @@ struct model {
 
 /* Makes the RoPE tables reach at least `positions`. */
 enum status model_rope_reserve(struct model *model, int64_t positions, struct error *err);
+
+/* Gives attention its scratch memory; its segments must be in place. */
+enum status model_attention_reserve(struct model *model, struct attention *attention, bool backward, struct error *err);
 
 /* One pass over N tokens, as the blocks see it. */
 struct pass {

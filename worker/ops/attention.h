@@ -1,11 +1,13 @@
 /* Causal softmax attention over a packed batch, in tiles: scores of one tile of queries and one of keys exist at a
- * time, never T x T (online softmax, Milakov and Gimelshein 2018; recomputing backward, Dao et al. 2022).
+ * time, never T x T (online softmax, Milakov and Gimelshein 2018; recomputing backward, Dao et al. 2022). Masks are
+ * ranges of key tiles; only the tiles at their edges are masked value by value.
  * H query heads, G KV heads (query head h reads KV head h / (H / G)), C head size; rows are tokens.
- * Each task computes whole query tiles of one head, so heads that compute only some rows need another list of tiles
- * and nothing else. Must not know: layers, caches, where rows come from. */
+ * A head may compute only some rows: the others cost nothing, in neither pass.
+ * Must not know: layers, caches, why rows were chosen. */
 #ifndef WORKER_OPS_ATTENTION_H
 #define WORKER_OPS_ATTENTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,29 +15,46 @@
 
 /* One sequence: `queries` rows from row query_first of q, `keys` rows from row key_first of k and v. The last query
  * stands at the last key: query i sees keys 0 .. keys - queries + i. Training: queries = keys. Decoding: keys are
- * the cache. */
+ * the cache. Segments follow each other without overlap. */
 struct attention_segment {
     int64_t query_first, key_first;
     int queries, keys;
+};
+
+/* Where the rows of one query head lie in q, out and their gradients: value c of the j-th row at offset + j * stride + c;
+ * its log-sum-exp at (offset + j * stride) / C. */
+struct attention_head {
+    int64_t offset, stride;
+    const int32_t *rows;   /* ascending rows of the batch that compute this head; NULL: all, and the j-th row is row j */
+    const int32_t *bounds; /* [segments + 1]: rows[bounds[s]] .. rows[bounds[s + 1] - 1] lie in segment s; not read for all */
 };
 
 struct attention {
     int heads, kv_heads, head_dim;
     int n_segments;
     const struct attention_segment *segments;
-    float *scratch; /* attention_scratch_values(threads) values */
+    const struct attention_head *layout; /* [H]; NULL: all rows, [rows][H][C] */
+    int window; /* a query sees so many keys, its own included; 0: all before it */
+    int sinks;  /* and, with a window, the first keys of its sequence */
+    float *scratch; /* attention_scratch_values() values, aligned to a cache line */
 };
 
-size_t attention_scratch_values(int threads);
+/* Scratch for either pass with so many threads. The segments must be in place. */
+size_t attention_scratch_values(const struct attention *a, int threads, bool backward);
 
-/* q, out: [rows][H][C]; k, v: [rows][G][C]; lse[rows][H]: log of the sum of exponentials, for backward. Scores are
- * scaled by C^-1/2. */
+/* q, out: as `layout` says, or [rows][H][C]; k, v: [rows][G][C]; lse: log of the sum of exponentials, for backward, one per
+ * row and head. Scores are scaled by C^-1/2. */
 void attention_forward(struct threads *pool, const struct attention *a, const float *q, const float *k, const float *v,
                        float *out, float *lse);
 
-/* delta[rows][H] is scratch. dq, dk, dv are overwritten. */
+/* delta (placed as lse): on return the row sums of dout * out, which are the gradient of a gate that multiplies the head's
+ * output. dq of computed rows, dk and dv of all keys are overwritten. */
 void attention_backward(struct threads *pool, const struct attention *a, const float *q, const float *k,
                         const float *v, const float *out, const float *lse, const float *dout, float *delta, float *dq,
                         float *dk, float *dv);
+
+/* Pairs of a query and a key that the mask lets through, over the rows that are computed, of all heads: forward takes 4 C
+ * FLOPs each, backward 10 C. */
+double attention_pairs(const struct attention *a);
 
 #endif

@@ -1,24 +1,63 @@
-/* Backward attention: weights are recomputed tile by tile from the stored log-sum-exp. One task per sequence and KV
- * head walks its tiles in a fixed order, so sums over query heads and tiles have one order for any thread count. */
+/* Backward attention: weights are recomputed tile by tile from the stored log-sum-exp. One task per sequence, KV head and
+ * part of its keys walks its tiles in a fixed order. The tasks of one head add to the same dq, so each part has its own,
+ * added up in order at the end. How keys are cut depends on their number alone, so no bit depends on the threads. */
 #include "worker/ops/attention.h"
 
 #include <math.h>
 
 #include "common/compiler.h"
 #include "worker/ops/attention_tile.h"
-#include "worker/ops/gemm.h"
 #include "worker/ops/vector.h"
+
+/* Keys are cut into parts of this many or more, so that few long sequences or few active heads still make enough tasks. */
+enum { PART_KEYS = 1024, MAX_PARTS = 4, DELTA_ROWS = 256 };
 
 struct backward {
     const struct attention *a;
     const float *q, *k, *v, *out, *lse, *dout;
     float *delta, *dq, *dk, *dv;
+    const float *packed_k, *packed_v;
+    float *parts;       /* dq of parts 1, 2, ...: [MAX_PARTS - 1][rows][H][C] */
+    int64_t part_values;
+    float *scratch;     /* per thread */
 };
 
-MULTIVERSION static float dot(int64_t n, const float *x, const float *y)
+static int parts_of(const struct attention_segment *s)
+{
+    int parts = s->keys / PART_KEYS;
+    return parts < 1 ? 1 : parts > MAX_PARTS ? MAX_PARTS : parts;
+}
+
+static int part_begin(const struct attention_segment *s, int part)
+{
+    int each = (s->keys / parts_of(s) + TILE_KEYS - 1) / TILE_KEYS * TILE_KEYS;
+    return part == parts_of(s) ? s->keys : part * each;
+}
+
+static int64_t rows_of(const struct attention *a)
+{
+    const struct attention_segment *last = &a->segments[a->n_segments - 1];
+    return a->n_segments ? last->query_first + last->queries : 0;
+}
+
+static int most_parts(const struct attention *a)
+{
+    int most = 1;
+    for (int s = 0; s < a->n_segments; s++)
+        most = larger(most, parts_of(&a->segments[s]));
+    return most;
+}
+
+size_t attention_scratch_values(const struct attention *a, int threads, bool backward)
+{
+    int64_t each = (int64_t)threads * SCRATCH_VALUES, parts = (most_parts(a) - 1) * rows_of(a) * a->heads * a->head_dim;
+    return (size_t)(packed_values(a) + each + (backward ? packed_values(a) + parts : 0));
+}
+
+MULTIVERSION static float dot(int n, const float *x, const float *y)
 {
     lanes sum = {0};
-    int64_t i = 0;
+    int i = 0;
     for (; i + LANES <= n; i += LANES)
         sum += *(const lanes *)(x + i) * *(const lanes *)(y + i);
     float lane[LANES];
@@ -28,84 +67,171 @@ MULTIVERSION static float dot(int64_t n, const float *x, const float *y)
     return lanes_sum(lane);
 }
 
-/* scores -> weights, dweights -> gradient of the scores, of one query; columns beyond `seen` become zero. */
-MULTIVERSION static void harden_row(float *restrict scores, float *restrict dweights, int seen, int columns,
+static int delta_blocks(const struct attention *a)
+{
+    int blocks = 0;
+    for (int s = 0; s < a->n_segments; s++)
+        blocks += (a->segments[s].queries + DELTA_ROWS - 1) / DELTA_ROWS;
+    return blocks;
+}
+
+static void delta_task(void *context, int task, int thread)
+{
+    (void)thread;
+    const struct backward *b = context;
+    const struct attention *a = b->a;
+    int head = task % a->heads, block = task / a->heads, segment = 0, c = a->head_dim;
+    for (int blocks; block >= (blocks = (a->segments[segment].queries + DELTA_ROWS - 1) / DELTA_ROWS); segment++)
+        block -= blocks;
+    struct view v = view_of(a, segment, head);
+    for (int j = block * DELTA_ROWS; j < smaller(v.count, (block + 1) * DELTA_ROWS); j++) {
+        int64_t at = view_values(&v, j);
+        b->delta[at / c] = dot(c, b->out + at, b->dout + at);
+    }
+}
+
+/* scores -> weights, dweights -> gradient of the scores, of one query; columns outside [first, end) become zero. */
+MULTIVERSION static void harden_row(float *restrict scores, float *restrict dweights, int first, int end, int columns,
                                     float scale, float lse, float delta)
 {
-    for (int i = 0; i < seen; i++) {
+    for (int i = 0; i < first; i++)
+        scores[i] = dweights[i] = 0.0f;
+    for (int i = first; i < end; i++) {
         float weight = exp_fast(scores[i] * scale - lse);
         scores[i] = weight;
         dweights[i] = weight * (dweights[i] - delta) * scale;
     }
-    for (int i = seen; i < columns; i++)
+    for (int i = end; i < columns; i++)
         scores[i] = dweights[i] = 0.0f;
 }
 
-/* The share of one tile of queries and one of keys in dq, dk and dv. */
-static void tile(const struct backward *b, const struct attention_segment *seg, int head, int query, int key,
-                 float *scratch)
+/* The share of rows [first, first + rows) of a head and of one tile of keys in dq, dk and dv. */
+static void tile(const struct backward *b, int segment, int kv, const struct view *v, int first, int rows, int key, int columns,
+                 float *dq, float *scratch)
 {
     const struct attention *a = b->a;
-    int64_t c = a->head_dim, q_row = a->heads * c, k_row = a->kv_heads * c;
-    int rows = smaller(TILE_QUERIES, seg->queries - query);
-    int columns = smaller(smaller(TILE_KEYS, seg->keys - key), keys_seen(seg, query + rows - 1) - key);
-    int64_t row = seg->query_first + query, q_at = row * q_row + head * c;
-    int64_t k_at = (seg->key_first + key) * k_row + head / (a->heads / a->kv_heads) * c;
-    float *weights = scratch, *dscores = scratch + TILE_VALUES;
-    float scale = 1.0f / sqrtf((float)c);
-    gemm_one(&(struct gemm){GEMM_NT, rows, columns, c, b->q + q_at, q_row, b->k + k_at, k_row, weights, columns, 0.0f},
-             1.0f);
-    gemm_one(&(struct gemm){GEMM_NT, rows, columns, c, b->dout + q_at, q_row, b->v + k_at, k_row, dscores, columns, 0.0f},
-             1.0f);
+    const struct attention_segment *s = &a->segments[segment];
+    int c = a->head_dim;
+    int64_t k_row = (int64_t)a->kv_heads * c, k_at = (s->key_first + key) * k_row + (int64_t)kv * c;
+    int64_t packed = packed_at(a, segment, kv) + (int64_t)key * c, at = view_values(v, first);
+    float *weights = scratch, *dscores = scratch + TILE_VALUES, scale = 1.0f / sqrtf((float)c);
+    struct product scores = {.m = rows, .n = columns, .k = c, .a = b->q + at, .a_row = v->stride, .a_step = 1,
+                             .b = b->packed_k + packed, .b_step = PANEL, .b_panel = (int64_t)PANEL * c, .c = weights,
+                             .c_row = TILE_KEYS};
+    product_run(&scores);
+    scores.a = b->dout + at;
+    scores.b = b->packed_v + packed;
+    scores.c = dscores;
+    product_run(&scores);
     for (int r = 0; r < rows; r++) {
-        int seen = smaller(columns, keys_seen(seg, query + r) - key);
-        int64_t at = (row + r) * a->heads + head;
-        harden_row(weights + r * columns, dscores + r * columns, seen > 0 ? seen : 0, columns, scale, b->lse[at],
-                   b->delta[at]);
+        struct sight see = sight_of(a, view_position(v, first + r), key, columns);
+        float *w = weights + r * TILE_KEYS, *d = dscores + r * TILE_KEYS;
+        int64_t stat = (at + r * v->stride) / c;
+        int end = larger(see.end, 0), begin = smaller(see.first, end);
+        harden_row(w, d, begin, end, columns, scale, b->lse[stat], b->delta[stat]);
+        for (int j = see.gap; j < see.gap_end; j++)
+            w[j] = d[j] = 0.0f;
     }
-    gemm_one(&(struct gemm){GEMM_TN, columns, c, rows, weights, columns, b->dout + q_at, q_row, b->dv + k_at, k_row, 1.0f},
-             1.0f);
-    gemm_one(&(struct gemm){GEMM_TN, columns, c, rows, dscores, columns, b->q + q_at, q_row, b->dk + k_at, k_row, 1.0f},
-             1.0f);
-    gemm_one(&(struct gemm){GEMM_NN, rows, c, columns, dscores, columns, b->k + k_at, k_row, b->dq + q_at, q_row, 1.0f},
-             1.0f);
+    struct product keys = {.m = columns, .n = c, .k = rows, .a = weights, .a_row = 1, .a_step = TILE_KEYS, .b = b->dout + at,
+                           .b_step = v->stride, .b_panel = PANEL, .c = b->dv + k_at, .c_row = k_row, .add = true};
+    product_run(&keys);
+    keys.a = dscores;
+    keys.b = b->q + at;
+    keys.c = b->dk + k_at;
+    product_run(&keys);
+    product_run(&(struct product){.m = rows, .n = c, .k = columns, .a = dscores, .a_row = TILE_KEYS, .a_step = 1,
+                                  .b = b->k + k_at, .b_step = k_row, .b_panel = PANEL, .c = dq + at, .c_row = v->stride,
+                                  .add = true});
 }
 
-static void clear_rows(float *x, int rows, int64_t width, int64_t row)
+static void clear_rows(float *x, int rows, int width, int64_t row)
 {
     for (int r = 0; r < rows; r++)
         memset(x + r * row, 0, (size_t)width * sizeof *x);
+}
+
+/* Rows of a view that part `part` of the keys has a share in: [*begin, *end). Part 0 takes all, to clear them. */
+static void part_rows(const struct attention *a, int segment, int part, const struct view *v, int *begin, int *end)
+{
+    const struct attention_segment *s = &a->segments[segment];
+    int key = part_begin(s, part), keys = part_begin(s, part + 1) - key;
+    *begin = part ? view_find(v, 0, v->count, key) : 0;
+    *end = part ? view_find(v, *begin, v->count, seen_until(a, s->keys, key, keys)) : v->count;
+}
+
+static float *part_dq(const struct backward *b, int part)
+{
+    return part ? b->parts + (part - 1) * b->part_values : b->dq;
 }
 
 static void backward_task(void *context, int task, int thread)
 {
     const struct backward *b = context;
     const struct attention *a = b->a;
-    const struct attention_segment *seg = &a->segments[task / a->kv_heads];
-    int kv = task % a->kv_heads, group = a->heads / a->kv_heads;
-    int64_t c = a->head_dim, q_row = a->heads * c, k_row = a->kv_heads * c;
-    float *scratch = a->scratch + (size_t)thread * SCRATCH_VALUES;
-    clear_rows(b->dk + seg->key_first * k_row + kv * c, seg->keys, c, k_row);
-    clear_rows(b->dv + seg->key_first * k_row + kv * c, seg->keys, c, k_row);
-    clear_rows(b->dq + seg->query_first * q_row + kv * group * c, seg->queries, group * c, q_row);
-    for (int head = kv * group; head < (kv + 1) * group; head++)
-        for (int r = 0; r < seg->queries; r++) {
-            int64_t at = (seg->query_first + r) * a->heads + head;
-            b->delta[at] = dot(c, b->out + at * c, b->dout + at * c);
-        }
-    int past = seg->keys - seg->queries;
-    for (int key = 0; key < seg->keys; key += TILE_KEYS)
+    int segment = 0, c = a->head_dim, group = a->heads / a->kv_heads;
+    for (; task >= parts_of(&a->segments[segment]) * a->kv_heads; segment++)
+        task -= parts_of(&a->segments[segment]) * a->kv_heads;
+    const struct attention_segment *s = &a->segments[segment];
+    int part = task / a->kv_heads, kv = task % a->kv_heads; /* the first keys are seen by the most queries */
+    int64_t k_row = (int64_t)a->kv_heads * c;
+    float *scratch = b->scratch + (size_t)thread * SCRATCH_VALUES, *dq = part_dq(b, part);
+    int begin, end, from = part_begin(s, part), to = part_begin(s, part + 1);
+    clear_rows(b->dk + (s->key_first + from) * k_row + (int64_t)kv * c, to - from, c, k_row);
+    clear_rows(b->dv + (s->key_first + from) * k_row + (int64_t)kv * c, to - from, c, k_row);
+    for (int head = kv * group; head < (kv + 1) * group; head++) {
+        struct view v = view_of(a, segment, head);
+        part_rows(a, segment, part, &v, &begin, &end);
+        clear_rows(dq + view_values(&v, begin), end - begin, c, v.stride);
+    }
+    for (int key = from; key < to; key += TILE_KEYS) {
+        int columns = smaller(TILE_KEYS, to - key);
         for (int head = kv * group; head < (kv + 1) * group; head++) {
-            int first = key > past ? (key - past) / TILE_QUERIES * TILE_QUERIES : 0;
-            for (int query = first; query < seg->queries; query += TILE_QUERIES)
-                tile(b, seg, head, query, key, scratch);
+            struct view v = view_of(a, segment, head);
+            int first = view_find(&v, 0, v.count, key);
+            int last = view_find(&v, first, v.count, seen_until(a, s->keys, key, columns));
+            for (; first < last; first += TILE_QUERIES) {
+                int rows = smaller(TILE_QUERIES, last - first);
+                /* Near the diagonal the tile's last query may see only some of the keys. */
+                int seen = smaller(columns, view_position(&v, first + rows - 1) + 1 - key);
+                tile(b, segment, kv, &v, first, rows, key, seen, dq, scratch);
+            }
         }
+    }
+}
+
+static void gather_task(void *context, int task, int thread)
+{
+    (void)thread;
+    const struct backward *b = context;
+    const struct attention *a = b->a;
+    int segment = task / a->heads, c = a->head_dim;
+    struct view v = view_of(a, segment, task % a->heads);
+    for (int part = 1; part < parts_of(&a->segments[segment]); part++) {
+        int begin, end;
+        part_rows(a, segment, part, &v, &begin, &end);
+        const float *from = part_dq(b, part);
+        for (int j = begin; j < end; j++) {
+            int64_t at = view_values(&v, j);
+            for (int i = 0; i < c; i++)
+                b->dq[at + i] += from[at + i];
+        }
+    }
 }
 
 void attention_backward(struct threads *pool, const struct attention *a, const float *q, const float *k,
                         const float *v, const float *out, const float *lse, const float *dout, float *delta, float *dq,
                         float *dk, float *dv)
 {
-    struct backward b = {a, q, k, v, out, lse, dout, delta, dq, dk, dv};
-    threads_run(pool, a->n_segments * a->kv_heads, backward_task, &b);
+    int64_t packed = packed_values(a), each = (int64_t)threads_count(pool) * SCRATCH_VALUES;
+    struct backward b = {a, q, k, v, out, lse, dout, delta, dq, dk, dv, a->scratch, a->scratch + packed,
+                         a->scratch + 2 * packed + each, rows_of(a) * a->heads * a->head_dim, a->scratch + 2 * packed};
+    attention_pack(pool, a, 0, k, a->scratch);
+    attention_pack(pool, a, 0, v, a->scratch + packed);
+    threads_run(pool, delta_blocks(a) * a->heads, delta_task, &b);
+    int tasks = 0;
+    for (int s = 0; s < a->n_segments; s++)
+        tasks += parts_of(&a->segments[s]) * a->kv_heads;
+    threads_run(pool, tasks, backward_task, &b);
+    if (most_parts(a) > 1)
+        threads_run(pool, a->n_segments * a->heads, gather_task, &b);
 }

@@ -5,45 +5,45 @@
 
 #include "common/compiler.h"
 #include "worker/ops/attention_tile.h"
-#include "worker/ops/gemm.h"
 #include "worker/ops/vector.h"
 
-size_t attention_scratch_values(int threads)
-{
-    return (size_t)threads * SCRATCH_VALUES;
-}
+/* Fewer queries of a segment than this read the keys where they lie: packing them would cost more. */
+enum { FEW_QUERIES = 8 };
 
 struct forward {
     const struct attention *a;
-    const float *q, *k, *v;
+    const float *q, *k, *v, *packed;
     float *out, *lse;
+    float *scratch; /* per thread */
 };
 
 typedef int32_t lane_masks __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
 
-/* Turns `seen` scores of one query into weights relative to the largest score so far, and the rest of the tile's
+/* Turns scores [first, end) of one query into weights relative to the largest score so far, and the rest of the tile's
  * `columns` into zeros. *largest and *sum run over the tiles. Returns the factor for what was summed before. */
-MULTIVERSION static float soften_row(float *s, int seen, int columns, float scale, float *largest, float *sum)
+MULTIVERSION static float soften_row(float *s, int first, int end, int columns, float scale, float *largest, float *sum)
 {
     float lane[LANES], top = *largest;
-    int i = 0;
-    if (seen >= LANES) {
-        lanes best = *(const lanes *)s;
-        for (i = LANES; i + LANES <= seen; i += LANES) {
+    int i = first;
+    if (end - first >= LANES) {
+        lanes best = *(const lanes *)(s + first);
+        for (i = first + LANES; i + LANES <= end; i += LANES) {
             lanes x = *(const lanes *)(s + i);
-            lane_masks larger = x > best;
-            best = (lanes)(((lane_masks)x & larger) | ((lane_masks)best & ~larger));
+            lane_masks higher = x > best;
+            best = (lanes)(((lane_masks)x & higher) | ((lane_masks)best & ~higher));
         }
         memcpy(lane, &best, sizeof lane);
         for (int l = 0; l < LANES; l++)
             top = lane[l] * scale > top ? lane[l] * scale : top;
     }
-    for (; i < seen; i++)
+    for (; i < end; i++)
         top = s[i] * scale > top ? s[i] * scale : top;
 
-    for (i = 0; i < seen; i++)
+    for (i = 0; i < first; i++)
+        s[i] = 0.0f;
+    for (i = first; i < end; i++)
         s[i] = exp_fast(s[i] * scale - top);
-    for (i = seen; i < columns; i++)
+    for (i = end; i < columns; i++)
         s[i] = 0.0f;
     lanes added = {0};
     for (i = 0; i + LANES <= columns; i += LANES)
@@ -64,63 +64,133 @@ MULTIVERSION static void scale_row(int n, float factor, float *x)
         x[i] *= factor;
 }
 
-static void query_tile(const struct forward *f, const struct attention_segment *seg, int head, int first, float *scratch)
+MULTIVERSION static void dot_rows(int c, const float *q, int columns, const float *k, int64_t k_row, float *scores)
 {
-    const struct attention *a = f->a;
-    int64_t c = a->head_dim, q_row = a->heads * c, k_row = a->kv_heads * c;
-    int kv = head / (a->heads / a->kv_heads);
-    int rows = smaller(TILE_QUERIES, seg->queries - first);
-    int64_t row = seg->query_first + first;
-    float scale = 1.0f / sqrtf((float)c);
-    float *scores = scratch, *largest = scratch + 2 * TILE_VALUES, *sum = largest + TILE_QUERIES;
-    for (int r = 0; r < rows; r++) {
-        largest[r] = -INFINITY;
-        sum[r] = 0.0f;
-    }
-    float *out = f->out + row * q_row + head * c;
-    int end = keys_seen(seg, first + rows - 1);
-    for (int key = 0; key < end; key += TILE_KEYS) {
-        int columns = smaller(TILE_KEYS, end - key);
-        int64_t at = (seg->key_first + key) * k_row + kv * c;
-        gemm_one(&(struct gemm){GEMM_NT, rows, columns, c, f->q + row * q_row + head * c, q_row, f->k + at, k_row, scores,
-                                columns, 0.0f},
-                 1.0f);
-        for (int r = 0; r < rows; r++) {
-            int seen = smaller(columns, keys_seen(seg, first + r) - key);
-            float factor = soften_row(scores + r * columns, seen > 0 ? seen : 0, columns, scale, &largest[r], &sum[r]);
-            if (key > 0 && factor != 1.0f)
-                scale_row((int)c, factor, out + r * q_row);
-        }
-        gemm_one(&(struct gemm){GEMM_NN, rows, c, columns, scores, columns, f->v + at, k_row, out, q_row,
-                                key > 0 ? 1.0f : 0.0f},
-                 1.0f);
-    }
-    for (int r = 0; r < rows; r++) {
-        scale_row((int)c, 1.0f / sum[r], out + r * q_row);
-        f->lse[(row + r) * a->heads + head] = largest[r] + logf(sum[r]);
+    for (int j = 0; j < columns; j++, k += k_row) {
+        lanes sum = {0};
+        int i = 0;
+        for (; i + LANES <= c; i += LANES)
+            sum += *(const lanes *)(q + i) * *(const lanes *)(k + i);
+        float lane[LANES];
+        memcpy(lane, &sum, sizeof lane);
+        for (; i < c; i++)
+            lane[i % LANES] += q[i] * k[i];
+        scores[j] = lanes_sum(lane);
     }
 }
 
-static int tiles_of(const struct attention_segment *seg)
+/* One tile of queries: rows [first, first + rows) of the view. */
+struct tile {
+    const struct forward *f;
+    struct view view;
+    int segment, kv, first, rows;
+    float *scores, *largest, *sum;
+};
+
+/* Scores of rows [r, end) of the tile against the keys from `key`. */
+static void score(const struct tile *t, int r, int end, int key, int columns)
 {
-    return (seg->queries + TILE_QUERIES - 1) / TILE_QUERIES;
+    const struct attention *a = t->f->a;
+    const struct attention_segment *s = &a->segments[t->segment];
+    int c = a->head_dim;
+    const float *q = t->f->q + view_values(&t->view, t->first + r);
+    if (s->queries >= FEW_QUERIES) {
+        const float *packed = t->f->packed + packed_at(a, t->segment, t->kv) + (int64_t)key * c;
+        product_run(&(struct product){.m = end - r, .n = columns, .k = c, .a = q, .a_row = t->view.stride, .a_step = 1,
+                                      .b = packed, .b_step = PANEL, .b_panel = (int64_t)PANEL * c,
+                                      .c = t->scores + r * TILE_KEYS, .c_row = TILE_KEYS});
+        return;
+    }
+    int64_t k_row = (int64_t)a->kv_heads * c;
+    const float *k = t->f->k + (s->key_first + key) * k_row + (int64_t)t->kv * c;
+    for (; r < end; r++, q += t->view.stride)
+        dot_rows(c, q, columns, k, k_row, t->scores + r * TILE_KEYS);
+}
+
+/* Keys [key, key + columns) for the rows of the tile that see any of them. */
+static void key_tile(const struct tile *t, int key, int columns)
+{
+    const struct forward *f = t->f;
+    const struct attention *a = f->a;
+    const struct attention_segment *s = &a->segments[t->segment];
+    int c = a->head_dim, last = t->first + t->rows;
+    int r = view_find(&t->view, t->first, last, key) - t->first;
+    int end = view_find(&t->view, t->first + r, last, seen_until(a, s->keys, key, columns)) - t->first;
+    if (r == end)
+        return;
+    score(t, r, end, key, columns);
+    float scale = 1.0f / sqrtf((float)c), *out = f->out + view_values(&t->view, t->first);
+    for (int i = r; i < end; i++) {
+        float *row = t->scores + i * TILE_KEYS;
+        struct sight see = sight_of(a, view_position(&t->view, t->first + i), key, columns);
+        if (see.first >= see.end) {
+            memset(row, 0, (size_t)columns * sizeof *row);
+            continue;
+        }
+        for (int j = see.gap; j < see.gap_end; j++)
+            row[j] = -INFINITY;
+        float factor = soften_row(row, see.first, see.end, columns, scale, &t->largest[i], &t->sum[i]);
+        if (factor != 1.0f)
+            scale_row(c, factor, out + i * t->view.stride);
+    }
+    int64_t v_row = (int64_t)a->kv_heads * c;
+    product_run(&(struct product){.m = end - r, .n = c, .k = columns, .a = t->scores + r * TILE_KEYS, .a_row = TILE_KEYS,
+                                  .a_step = 1, .b = f->v + (s->key_first + key) * v_row + (int64_t)t->kv * c,
+                                  .b_step = v_row, .b_panel = PANEL, .c = out + r * t->view.stride,
+                                  .c_row = t->view.stride, .add = true});
+}
+
+static void query_tile(const struct tile *t)
+{
+    const struct forward *f = t->f;
+    const struct attention *a = f->a;
+    int c = a->head_dim;
+    for (int r = 0; r < t->rows; r++) {
+        t->largest[r] = -INFINITY;
+        t->sum[r] = 0.0f;
+        memset(f->out + view_values(&t->view, t->first + r), 0, (size_t)c * sizeof *f->out);
+    }
+    int end = view_position(&t->view, t->first + t->rows - 1) + 1;
+    int begin = window_begin(a, view_position(&t->view, t->first)) / TILE_KEYS * TILE_KEYS;
+    int sinks = a->window > 0 ? smaller(a->sinks, begin) : 0;
+    for (int key = 0; key < sinks; key += TILE_KEYS)
+        key_tile(t, key, smaller(TILE_KEYS, end - key));
+    for (int key = begin; key < end; key += TILE_KEYS)
+        key_tile(t, key, smaller(TILE_KEYS, end - key));
+    for (int r = 0; r < t->rows; r++) {
+        int64_t at = view_values(&t->view, t->first + r);
+        scale_row(c, 1.0f / t->sum[r], f->out + at);
+        f->lse[at / c] = t->largest[r] + logf(t->sum[r]);
+    }
+}
+
+static int tiles_of(const struct attention_segment *s)
+{
+    return (s->queries + TILE_QUERIES - 1) / TILE_QUERIES;
 }
 
 static void forward_task(void *context, int task, int thread)
 {
     const struct forward *f = context;
-    const struct attention_segment *seg = f->a->segments;
-    for (; task >= tiles_of(seg) * f->a->heads; seg++)
-        task -= tiles_of(seg) * f->a->heads;
+    const struct attention *a = f->a;
+    int segment = 0;
+    for (; task >= tiles_of(&a->segments[segment]) * a->heads; segment++)
+        task -= tiles_of(&a->segments[segment]) * a->heads;
     /* The last tile sees the most keys and goes first, so that no long task is left for the end. */
-    int tile = tiles_of(seg) - 1 - task / f->a->heads;
-    query_tile(f, seg, task % f->a->heads, tile * TILE_QUERIES, f->a->scratch + (size_t)thread * SCRATCH_VALUES);
+    int tile = tiles_of(&a->segments[segment]) - 1 - task / a->heads, head = task % a->heads;
+    float *scratch = f->scratch + (size_t)thread * SCRATCH_VALUES;
+    struct tile t = {f, view_of(a, segment, head), segment, head / (a->heads / a->kv_heads), tile * TILE_QUERIES, 0,
+                     scratch, scratch + 2 * TILE_VALUES, scratch + 2 * TILE_VALUES + TILE_QUERIES};
+    t.rows = smaller(TILE_QUERIES, t.view.count - t.first);
+    if (t.rows > 0)
+        query_tile(&t);
 }
 
 void attention_forward(struct threads *pool, const struct attention *a, const float *q, const float *k, const float *v,
                        float *out, float *lse)
 {
-    struct forward f = {a, q, k, v, out, lse};
+    struct forward f = {a, q, k, v, a->scratch, out, lse, a->scratch + packed_values(a)};
+    attention_pack(pool, a, FEW_QUERIES, k, a->scratch);
     int tasks = 0;
     for (int s = 0; s < a->n_segments; s++)
         tasks += tiles_of(&a->segments[s]) * a->heads;

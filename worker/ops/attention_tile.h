@@ -1,11 +1,13 @@
-/* What attention forward and backward share: tile sizes and scratch. */
+/* What attention forward and backward share: tile sizes, the rows of one head in one sequence, what they see, packed
+ * keys. Private to the two. */
 #ifndef WORKER_OPS_ATTENTION_TILE_H
 #define WORKER_OPS_ATTENTION_TILE_H
 
 #include "worker/ops/attention.h"
+#include "worker/ops/microkernel.h"
 
-/* Queries and keys of a tile: large enough for BLAS, small enough that the score tiles stay in the second cache. */
-enum { TILE_QUERIES = 128, TILE_KEYS = 128, TILE_VALUES = TILE_QUERIES * TILE_KEYS };
+/* Queries and keys of a tile: scores and operands of one stay in the second cache. */
+enum { TILE_QUERIES = 64, TILE_KEYS = 128, TILE_VALUES = TILE_QUERIES * TILE_KEYS };
 
 /* Per thread: scores and their gradient, then the running maximum and sum of each query. */
 enum { SCRATCH_VALUES = 2 * TILE_VALUES + 2 * TILE_QUERIES };
@@ -15,10 +17,60 @@ static inline int smaller(int a, int b)
     return a < b ? a : b;
 }
 
-/* Keys that query `row` of a segment sees. */
-static inline int keys_seen(const struct attention_segment *s, int row)
+static inline int larger(int a, int b)
 {
-    return s->keys - s->queries + row + 1;
+    return a > b ? a : b;
 }
+
+/* The rows of one head in one segment. */
+struct view {
+    const int32_t *rows; /* first of them, or NULL: all */
+    int count;
+    int shift;           /* position = rows[j] + shift, or j + shift */
+    int64_t at, stride;  /* of the first row's values */
+};
+
+struct view view_of(const struct attention *a, int segment, int head);
+
+/* Position of row j among the segment's keys. */
+static inline int view_position(const struct view *v, int j)
+{
+    return (v->rows ? v->rows[j] : j) + v->shift;
+}
+
+/* First row in [begin, end) at `position` or behind it. */
+int view_find(const struct view *v, int begin, int end, int position);
+
+static inline int64_t view_values(const struct view *v, int j)
+{
+    return v->at + j * v->stride;
+}
+
+/* What the query at `position` sees of the tile of `columns` keys from `key`: [first, end) but [gap, gap_end). */
+struct sight {
+    int first, end, gap, gap_end;
+};
+struct sight sight_of(const struct attention *a, int position, int key, int columns);
+
+/* First key of the window of the query at `position`. */
+static inline int window_begin(const struct attention *a, int position)
+{
+    return a->window > 0 ? larger(0, position - a->window + 1) : 0;
+}
+
+/* One past the last position whose query sees a key of [key, key + columns). */
+int seen_until(const struct attention *a, int keys, int key, int columns);
+
+/* Keys (or values) of a segment and KV head, transposed into panels of [C][PANEL]: from here on key `key` (a multiple of
+ * PANEL) lies at + key * C. */
+static inline int64_t packed_at(const struct attention *a, int segment, int kv)
+{
+    const struct attention_segment *s = &a->segments[segment];
+    int64_t before = s->key_first + (int64_t)segment * PANEL;
+    return (before * a->kv_heads + kv * ((s->keys + PANEL - 1) / PANEL * (int64_t)PANEL)) * a->head_dim;
+}
+int64_t packed_values(const struct attention *a);
+/* Packs x [keys][G][C] of all segments with at least `queries` queries. */
+void attention_pack(struct threads *pool, const struct attention *a, int queries, const float *x, float *out);
 
 #endif
