@@ -112,6 +112,8 @@ static void tell(struct part *part, const char *const *words, int n, bool all)
     size_t end = part->text->size - held;
     while (end > part->told && end < part->text->size && ((unsigned char)part->text->data[end] & 0xC0) == 0x80)
         end--; /* not inside a character */
+    if (end == part->told)
+        return;
     part->on_text(part->context, part->span, part->text->data + part->told, end - part->told);
     part->told = end;
 }
@@ -187,8 +189,10 @@ static enum status think(struct generator *g, struct part *part, struct generate
         return STATUS_OK;
     if (reason == STOP_LIMIT)
         out->status = GENERATE_THOUGHT_CUT;
-    if (kv_cache_length(g->cache) + g->settings.n_close >= g->max_positions)
+    if (kv_cache_length(g->cache) + g->settings.n_close >= g->max_positions) {
+        out->status = GENERATE_NO_ANSWER; /* what would follow is more of the thought */
         return STATUS_OK;
+    }
     return feed(g, g->settings.close, g->settings.n_close, err);
 }
 
@@ -205,6 +209,8 @@ enum status generator_run(struct generator *g, const int32_t *prompt, int n_prom
     if (g->settings.two_stage) {
         struct part thought = {SPAN_THOUGHT, &out->thought, 0, on_text, context};
         TRY(think(g, &thought, out, err));
+        if (out->status == GENERATE_NO_ANSWER)
+            return STATUS_OK;
     }
     if (g->prefix.count && kv_cache_length(g->cache) + (int64_t)g->prefix.count < g->max_positions)
         TRY(feed(g, g->prefix.ids, (int)g->prefix.count, err));
