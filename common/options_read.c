@@ -91,7 +91,7 @@ static enum status read_entry(struct option_reader *reader, struct dataset_optio
         struct option_source at = place(source, row ? e : yaml_key(e));
         if (!row) {
             const char *near = option_dataset_nearest(name);
-            option_problem(reader, &at, key, near ? "unknown key; did you mean '%s'?" : "unknown key", near);
+            option_problem(reader, &at, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
         } else if (yaml_kind(e) != YAML_KIND_SCALAR) {
             option_problem(reader, &at, key, "found a %s, wanted a single value", yaml_kind_name(yaml_kind(e)));
         } else {
@@ -182,7 +182,7 @@ static enum status read_value(struct option_reader *reader, const struct option_
 static void unknown_key(struct option_reader *reader, const struct option_source *source, const char *key)
 {
     const char *near = option_nearest(key);
-    option_problem(reader, source, key, near ? "unknown key; did you mean '%s'?" : "unknown key", near);
+    option_problem(reader, source, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
 }
 
 /* Remembers where a key came from and says so when it had another name. */

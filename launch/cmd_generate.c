@@ -64,6 +64,12 @@ static bool is_setting(const char *name)
     return false;
 }
 
+/* These may stand without a value. */
+static bool is_switch(const char *name)
+{
+    return !strcmp(name, "do_sample") || !strcmp(name, "two_stage");
+}
+
 static enum status parse_count(const char *name, const char *text, int64_t *out, struct error *err)
 {
     long long value;
@@ -82,6 +88,8 @@ static enum status set(struct request *r, const char *name, const char *value, s
     } texts[] = {{"model", &r->path}, {"snapshot", &r->path}, {"prompt", &r->prompt}, {"file", &r->file}, {"format", &r->format}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (!strcmp(name, texts[i].name)) {
+            if (*texts[i].place)
+                FAIL(err, STATUS_USAGE, "--%s is one too many; see loar generate --help", name);
             *texts[i].place = value;
             r->snapshot = r->snapshot || !strcmp(name, "snapshot");
             return STATUS_OK;
@@ -111,6 +119,8 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
         name += strncmp(name, "--", 2) ? 0 : 2;
         if (value && (!strchr(name, ' ') || value < strchr(name, ' ')))
             *value++ = '\0';
+        else if (is_switch(name) && (i + 1 == argc || !strncmp(argv[i + 1], "--", 2)))
+            value = "true";
         else if (i + 1 < argc)
             value = argv[++i];
         else
@@ -277,11 +287,28 @@ static enum status make_generator(struct session *s, struct error *err)
     return generator_create(s->source->model, &s->source->config, s->source->values, tokenizer, &settings, &s->generator, err);
 }
 
+/* What is allowed, but hardly what was meant. */
+static void warn_of_settings(const struct session *s)
+{
+    const struct request *r = s->request;
+    const struct options *o = &s->source->options;
+    bool template = r->snapshot || r->raw;
+    for (int i = 0; i < r->n_keys; i++) {
+        const char *key = r->keys[i];
+        template = template || !strcmp(key, "chat_template");
+        if (!o->do_sample && (!strcmp(key, "temperature") || !strcmp(key, "top_p") || !strcmp(key, "top_k")))
+            log_warn("%s is not used: do_sample is false; give --do_sample true to draw tokens", key);
+    }
+    if (!template)
+        log_warn("the chat template is %s; give --chat_template if the model was trained with another one", o->chat_template);
+}
+
 static enum status generate(struct session *s, struct error *err)
 {
     const struct request *r = s->request;
     for (int i = 0; i < r->n_keys; i++)
         TRY(options_set(&s->source->options, r->keys[i], r->key_values[i], err));
+    warn_of_settings(s);
     TRY(make_generator(s, err));
     if (r->file) {
         struct jsonl reader;

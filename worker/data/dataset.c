@@ -205,10 +205,10 @@ static enum status judge(const struct block_source *l, const struct outcome *o, 
     struct text text = {0};
     text_printf(&text, "data set '%s' ('%s'): ", l->spec->name, l->spec->path);
     if (bad && rules->strict)
-        text_printf(&text, "%lld bad rows of %lld; repair them, or set strict: false to skip them", (long long)bad,
+        text_printf(&text, "%lld bad row%s of %lld; repair them, or set strict: false to skip them", (long long)bad, bad == 1 ? "" : "s",
                     (long long)l->count);
     else if (rules->max_bad_rows >= 0 && bad > rules->max_bad_rows)
-        text_printf(&text, "%lld bad rows of %lld, more than max_bad_rows %lld", (long long)bad, (long long)l->count,
+        text_printf(&text, "%lld bad row%s of %lld, more than max_bad_rows %lld", (long long)bad, bad == 1 ? "" : "s", (long long)l->count,
                     (long long)rules->max_bad_rows);
     else if (o->refused_long)
         text_printf(&text, "%lld rows of %lld are longer than max_length %d", (long long)o->refused_long,

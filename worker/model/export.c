@@ -256,7 +256,7 @@ static enum status prepare_folder(const struct export *x, struct error *err)
         if (!folder_exists(x->dir))
             FAIL(err, STATUS_USAGE, "cannot export to '%s': it is not a folder, or cannot be read", x->dir);
         if (!x->options->overwrite)
-            FAIL(err, STATUS_USAGE, "the folder '%s' is not empty; name another one or allow overwriting", x->dir);
+            FAIL(err, STATUS_USAGE, "the folder '%s' is not empty; name another one, or give --overwrite", x->dir);
     }
     TRY(folder_make(x->dir, err));
     drop_file(x->dir, config_name);
