@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/scalar.h"
+#include "launch/invocation.h"
 
 enum { SPAN_THOUGHT_INDEX = 1, SPAN_ANSWER_INDEX = 2, SPAN_END_INDEX = 3 }; /* places in slot_report, as enum span */
 
@@ -276,6 +277,14 @@ void report_step(struct report *report, const struct step_facts *f)
     text_free(&json);
 }
 
+void report_estimate(struct report *report, double seconds_per_step, int64_t steps_left)
+{
+    char left[32];
+    print(report, "about %.2g s a step, %s for the %lld steps that are left\n", seconds_per_step,
+          clock_text(left, seconds_per_step * (double)steps_left), (long long)steps_left);
+    fflush(report->out);
+}
+
 static void add_set(struct report *report, const char *name, const struct slot_report *sums)
 {
     char prefix[200];
@@ -357,6 +366,25 @@ void report_stopping(struct report *report, const char *text)
     fflush(report->out);
 }
 
+/* Commands to look at the result and to go on, ready to be copied. */
+static void put_next(struct report *report, const struct end_facts *f, const char *snapshot)
+{
+    struct text loar = {0}, dir = {0}, resume = {0};
+    invocation_put_sibling(f->invocation, "loar", &loar);
+    invocation_put_word(f->output_dir, &dir);
+    invocation_put_resume(f->invocation, &resume);
+    if (!loar.failed && !dir.failed && !resume.failed) {
+        print(report, "Next\n");
+        print(report, "  %s generate --snapshot %s --prompt \"...\"\n", loar.data, dir.data);
+        print(report, "  %s inspect %s/snapshots/%s --digest\n", loar.data, dir.data, snapshot);
+        print(report, "  h5dump -H %s/snapshots/%s\n", dir.data, snapshot);
+        print(report, "  %s%s\n", resume.data, f->stopped ? "" : " --max_steps N");
+    }
+    text_free(&loar);
+    text_free(&dir);
+    text_free(&resume);
+}
+
 void report_end_facts(struct report *report, const struct end_facts *f)
 {
     char elapsed[32], name[SNAPSHOT_STRING_SIZE];
@@ -369,11 +397,7 @@ void report_end_facts(struct report *report, const struct end_facts *f)
         snapshot_file_name(report->saved_step, name);
         print(report, "  snapshot    %s/snapshots/%s\n", f->output_dir, name);
         print(report, "  metrics     %s\n", report->path);
-        print(report, "Next\n");
-        print(report, "  loar generate --snapshot %s --prompt \"...\"\n", f->output_dir);
-        print(report, "  loar inspect %s/snapshots/%s --digest\n", f->output_dir, name);
-        print(report, "  h5dump -H %s/snapshots/%s\n", f->output_dir, name);
-        print(report, "  worker %s --resume_from_checkpoint true%s\n", f->run_file, f->stopped ? "" : " --max_steps N");
+        put_next(report, f, name);
     } else {
         print(report, "  metrics     %s\n", report->path);
     }

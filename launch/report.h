@@ -16,6 +16,7 @@
 #include "ps/snapshot.h"
 #include "ps/writer.h"
 
+struct invocation;
 struct report;
 struct start;
 struct server;
@@ -41,17 +42,23 @@ struct plan_data {
     int longest;
 };
 
+/* Estimates in bytes: three parts of a worker, and the whole of the server. */
+struct plan_memory {
+    int64_t weights, gradients, activations, server;
+};
+
 /* The run as it is about to begin. Texts are borrowed. */
 struct plan_facts {
     const struct options *options;
-    int ranks, workers, server_threads, worker_threads; /* worker_threads: of the first worker */
+    int ranks, workers, server_threads, worker_threads; /* ranks 0: one process; worker_threads: of the first worker */
     const char *hosts;                                  /* "node1 x 4, node2 x 3" */
     const char *model;                                  /* "llama, 4 layers, width 128, ..." */
     int64_t parameters, trained;
     const struct plan_data *data;
     int n_data;
     int64_t steps_per_epoch, first_step, total_steps, warmup_steps;
-    int64_t worker_bytes, server_bytes, machine_bytes; /* estimates; machine_bytes: memory of this node, 0 if unknown */
+    struct plan_memory memory;
+    int64_t machine_bytes;    /* memory of this node, 0 if unknown */
     const char *resumed_from;                          /* snapshot, or NULL */
     const char *notes;                                 /* lines, or NULL */
 };
@@ -66,6 +73,9 @@ struct row_piece {
     double weight; /* loss weight of each of its tokens */
 };
 void report_row(struct report *report, const char *dataset, const struct row_piece *pieces, int count);
+
+/* How long the run will take, from its first steps. */
+void report_estimate(struct report *report, double seconds_per_step, int64_t steps_left);
 
 struct step_facts {
     int64_t step, total; /* steps done, of */
@@ -98,13 +108,15 @@ struct end_facts {
     const char *best_metric; /* NULL or "": none */
     double best_value;
     int64_t best_step;
-    const char *run_file, *output_dir;
+    const char *output_dir;
+    const struct invocation *invocation;
 };
 void report_end_facts(struct report *report, const struct end_facts *facts);
 
 /* The same from what the server holds; in report_run.c. */
-void report_plan(struct report *report, const struct start *start, const struct server *server);
-void report_end(struct report *report, const struct start *start, const struct snapshot_meta *meta, enum status status,
-                double seconds);
+void report_plan(struct report *report, const struct start *start, const struct invocation *invocation,
+                 const struct server *server);
+void report_end(struct report *report, const struct start *start, const struct invocation *invocation,
+                const struct snapshot_meta *meta, enum status status, double seconds);
 
 #endif

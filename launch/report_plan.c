@@ -71,17 +71,25 @@ static void put_steps(struct text *out, const struct plan_facts *f)
                 (long long)(o->ps.slots * o->per_device_train_batch_size), (long long)o->ps.slots,
                 (long long)o->per_device_train_batch_size, f->workers, f->workers == 1 ? "" : "s");
     put_label(out, "optimizer");
-    text_printf(out, "%s, learning rate %g, %s, warm-up %lld steps, clipped at %g\n", o->optim, o->learning_rate,
-                o->lr_scheduler_type, (long long)f->warmup_steps, o->max_grad_norm);
+    text_printf(out, "%s, learning rate %g, %s, warm-up %lld step%s, ", o->optim, o->learning_rate, o->lr_scheduler_type,
+                (long long)f->warmup_steps, f->warmup_steps == 1 ? "" : "s");
+    text_printf(out, o->max_grad_norm > 0 ? "clipped at %g\n" : "not clipped\n", o->max_grad_norm);
 }
 
 static void put_memory(struct text *out, const struct plan_facts *f)
 {
+    const struct plan_memory *m = &f->memory;
     put_label(out, "memory");
     text_puts(out, "about ");
-    put_bytes(out, f->worker_bytes);
-    text_puts(out, " per worker, ");
-    put_bytes(out, f->server_bytes);
+    put_bytes(out, m->weights + m->gradients + m->activations);
+    text_puts(out, " per worker (weights ");
+    put_bytes(out, m->weights);
+    text_puts(out, ", gradients ");
+    put_bytes(out, m->gradients);
+    text_puts(out, ", activations ");
+    put_bytes(out, m->activations);
+    text_puts(out, "), ");
+    put_bytes(out, m->server);
     text_puts(out, " on the server");
     if (f->machine_bytes) {
         text_puts(out, "; this node has ");
@@ -120,7 +128,10 @@ void report_plan_facts(struct report *report, const struct plan_facts *f)
     struct text out = {0};
     text_printf(&out, "LoAR %s%s%s\n", LOAR_VERSION, f->options->run_name ? ": " : "", f->options->run_name ? f->options->run_name : "");
     put_label(&out, "ranks");
-    text_printf(&out, "%d (1 server, %d worker%s) on %s\n", f->ranks, f->workers, f->workers == 1 ? "" : "s", f->hosts);
+    if (f->ranks)
+        text_printf(&out, "%d (1 server, %d worker%s) on %s\n", f->ranks, f->workers, f->workers == 1 ? "" : "s", f->hosts);
+    else
+        text_printf(&out, "1 process, server and worker in one, on %s\n", f->hosts);
     put_label(&out, "threads");
     text_printf(&out, "%d on the server, %d per worker; OpenBLAS with one thread per call\n", f->server_threads, f->worker_threads);
     put_label(&out, "model");

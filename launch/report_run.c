@@ -5,6 +5,7 @@
 
 #include "common/log.h"
 #include "common/memory.h"
+#include "launch/invocation.h"
 #include "launch/report.h"
 #include "launch/start.h"
 #include "ps/server.h"
@@ -33,12 +34,13 @@ static void put_model(const struct run *run, struct text *out)
                 c->width, c->heads, c->kv_heads, c->vocab);
 }
 
-/* What a worker holds at most, as a sum of its large parts: parameters and gradient of the micro-batch and of the slot
- * sums, and the activations of the longest micro-batch: per token and layer two norms, the residual, q, k, v and the
+/* What a rank holds at most, as a sum of its large parts. A worker: parameters, gradient of the micro-batch and of the
+ * slot sums, and the activations of the longest micro-batch: per token and layer two norms, the residual, q, k, v and the
  * attention's result (width each, keys and values fewer), and three hidden rows; with recomputation one layer of these
- * and the residual of each. */
-static int64_t worker_bytes(const struct run *run)
+ * and the residual of each. The server: parameters, optimizer states, their shadow for snapshots, and one gradient sum. */
+static struct plan_memory memory_of(const struct start *start)
 {
+    const struct run *run = &start->run;
     const struct model_config *c = &run->config;
     int64_t longest = 0, row = 4 * c->width + (2 * c->heads + 2 * c->kv_heads) * c->head_dim + 3 * c->hidden;
     for (int i = 0; i < run->train.n_parts; i++)
@@ -46,13 +48,11 @@ static int64_t worker_bytes(const struct run *run)
             longest = run->train.parts[i].stats.longest;
     int64_t tokens = longest * run->options->per_device_train_batch_size;
     int64_t kept = run->options->gradient_checkpointing ? row + c->layers * c->width : row * c->layers;
-    return (int64_t)sizeof(float) * (3 * run->table.values + tokens * kept);
-}
-
-/* Parameters, optimizer states, their shadow for snapshots, and one gradient sum. */
-static int64_t server_bytes(const struct start *start)
-{
-    return (int64_t)sizeof(float) * start->run.table.values * (2 * (1 + start->shard->n_states) + 1);
+    int64_t values = (int64_t)sizeof(float) * run->table.values;
+    return (struct plan_memory){.weights = values,
+                                .gradients = 2 * values,
+                                .activations = (int64_t)sizeof(float) * tokens * kept,
+                                .server = values * (2 * (1 + start->shard->n_states) + 1)};
 }
 
 static int64_t machine_bytes(void)
@@ -98,7 +98,8 @@ static enum status show_row(struct report *report, const struct run *run, struct
     return st;
 }
 
-void report_plan(struct report *report, const struct start *start, const struct server *server)
+void report_plan(struct report *report, const struct start *start, const struct invocation *invocation,
+                 const struct server *server)
 {
     const struct run *run = &start->run;
     struct text hosts = {0}, model = {0};
@@ -114,7 +115,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
         data_facts(&run->eval, true, data + run->train.n_parts);
         struct plan_facts facts = {
             .options = run->options,
-            .ranks = server_workers(server) + 1,
+            .ranks = invocation->ranks,
             .workers = server_workers(server),
             .server_threads = threads_count(start->pool),
             .worker_threads = server_session(server, 0)->threads,
@@ -128,8 +129,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
             .first_step = start->meta.step,
             .total_steps = start->total_steps,
             .warmup_steps = start->schedule.warmup,
-            .worker_bytes = worker_bytes(run),
-            .server_bytes = server_bytes(start),
+            .memory = memory_of(start),
             .machine_bytes = machine_bytes(),
             .resumed_from = start->resumed_from,
             .notes = start->notes.data,
@@ -143,8 +143,8 @@ void report_plan(struct report *report, const struct start *start, const struct 
     text_free(&model);
 }
 
-void report_end(struct report *report, const struct start *start, const struct snapshot_meta *meta, enum status status,
-                double seconds)
+void report_end(struct report *report, const struct start *start, const struct invocation *invocation,
+                const struct snapshot_meta *meta, enum status status, double seconds)
 {
     struct error err;
     char digest[DIGEST_HEX_SIZE];
@@ -167,8 +167,8 @@ void report_end(struct report *report, const struct start *start, const struct s
         .best_metric = meta->best_metric,
         .best_value = meta->best_value,
         .best_step = meta->best_step,
-        .run_file = start->run.options->file,
         .output_dir = start->run.options->output_dir,
+        .invocation = invocation,
     };
     report_end_facts(report, &facts);
 }

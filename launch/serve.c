@@ -18,6 +18,7 @@
 /* The training loop of rank 0: which step comes next, when to print, evaluate, save and stop. */
 struct course {
     const struct options *options;
+    const struct invocation *invocation;
     struct start start; /* model, rows, parameters, optimizer, where to begin */
     struct server *server;
     struct saver *saver;
@@ -29,8 +30,11 @@ struct course {
         double seconds;
         int64_t steps;
     } window;
+    double warm_seconds;   /* of this part's steps behind its first */
     bool evaluated, saved; /* at the present step */
 };
+
+enum { WARM_STEPS = 3 };
 
 static bool due(const char *strategy, int64_t every, int64_t steps_per_epoch, int64_t step, int64_t total)
 {
@@ -79,6 +83,16 @@ static enum status evaluate(struct course *c, struct error *err)
     return STATUS_OK;
 }
 
+/* How long it will take, said after three steps besides the first, which is slower; the first line may be far away. */
+static void estimate(struct course *c, double seconds)
+{
+    int64_t done = c->meta.step - c->start.meta.step, left = c->start.total_steps - c->meta.step;
+    if (done > 1)
+        c->warm_seconds += seconds;
+    if (done == 1 + WARM_STEPS && left && c->options->logging_steps > done)
+        report_estimate(c->report, c->warm_seconds / WARM_STEPS, left);
+}
+
 static void take_step(struct course *c, const struct server_step *step)
 {
     c->meta.step = step->step + 1;
@@ -91,6 +105,7 @@ static void take_step(struct course *c, const struct server_step *step)
     c->window.seconds += step->seconds;
     c->window.steps++;
     c->evaluated = c->saved = false;
+    estimate(c, step->seconds);
     bool first = c->options->logging_first_step && c->meta.step == 1;
     if (!first && c->meta.step % c->options->logging_steps && c->meta.step != c->start.total_steps)
         return;
@@ -184,7 +199,7 @@ static enum status open_course(struct course *c, struct transport *transport, st
 static enum status train(struct course *c, struct error *err)
 {
     TRY(server_accept(c->server, err));
-    report_plan(c->report, &c->start, c->server);
+    report_plan(c->report, &c->start, c->invocation, c->server);
     c->began = time_seconds();
     enum status st = run_steps(c, err);
     return st == STATUS_STOPPED ? save_and_stop(c, err) : st;
@@ -200,7 +215,7 @@ static bool close_course(struct course *c, struct transport *transport, enum sta
             saver_poll(c->saver, snapshot_done, c);
     }
     if (st == STATUS_OK || st == STATUS_STOPPED)
-        report_end(c->report, &c->start, &c->meta, st, time_seconds() - c->began);
+        report_end(c->report, &c->start, c->invocation, &c->meta, st, time_seconds() - c->began);
     else
         log_error("%s", err->text);
     saver_free(c->saver);
@@ -212,13 +227,13 @@ static bool close_course(struct course *c, struct transport *transport, enum sta
     return clean;
 }
 
-int serve(struct transport *transport, const char *run_file, int n_overrides, char **overrides, int ranks_on_node, bool *clean)
+int serve(struct transport *transport, const struct invocation *invocation, int ranks_on_node, bool *clean)
 {
     struct error err = {0};
     struct options options = {0};
     struct text notes = {0}, options_text = {0};
-    struct course course = {.options = &options};
-    enum status st = options_load(run_file, n_overrides, overrides, &options, &notes, &err);
+    struct course course = {.options = &options, .invocation = invocation};
+    enum status st = options_load(invocation->run_file, invocation->n_overrides, invocation->overrides, &options, &notes, &err);
     if (notes.size)
         fputs(notes.data, stderr);
     text_free(&notes);

@@ -159,6 +159,9 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     TRY(run_load(o, s->pool, &s->run, err));
     TRY(run_plan(&s->run, s->slots, err));
     s->total_steps = run_total_steps(&s->run);
+    if (*snapshot && s->meta.step >= s->total_steps)
+        text_printf(&s->notes, "step %lld was the last one: nothing is left to train; raise max_steps or num_train_epochs to go on\n",
+                    (long long)s->meta.step);
     TRY(make_schedule(s, o, err));
     TRY(make_optimizer(s, o, err));
     TRY(fill_parameters(s, o, *snapshot, err));

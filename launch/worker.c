@@ -43,6 +43,11 @@ static void *work_beside(void *context)
     return NULL;
 }
 
+static struct invocation invocation_of(int ranks, int argc, char **argv)
+{
+    return (struct invocation){.program = argv[0], .run_file = argv[1], .ranks = ranks, .n_overrides = argc - 2, .overrides = argv + 2};
+}
+
 /* Server and worker as two threads of this process. */
 static int run_alone(int argc, char **argv)
 {
@@ -61,7 +66,8 @@ static int run_alone(int argc, char **argv)
         return status_exit_code(STATUS_NOMEM);
     }
     bool clean;
-    int status = serve(ends[0], argv[1], argc - 2, argv + 2, 1, &clean);
+    struct invocation invocation = invocation_of(0, argc, argv);
+    int status = serve(ends[0], &invocation, 1, &clean);
     pthread_join(thread, NULL);
     transport_free(ends[1]);
     transport_free(ends[0]);
@@ -82,7 +88,8 @@ static int run_ranks(struct transport *transport, int argc, char **argv)
     bool clean = true;
     signals_install();
     log_init(LOG_INFO, rank);
-    int status = rank == 0 ? serve(transport, argv[1], argc - 2, argv + 2, local, &clean) : work(transport, local);
+    struct invocation invocation = invocation_of(size, argc, argv);
+    int status = rank == 0 ? serve(transport, &invocation, local, &clean) : work(transport, local);
     if (clean) {
         transport_free(transport);
         return status;
@@ -126,6 +133,10 @@ int main(int argc, char **argv)
             fputs("worker: --config needs a run file\n", stderr);
             return status_exit_code(STATUS_USAGE);
         }
+    }
+    if (argv[1][0] == '-') {
+        fprintf(stderr, "worker: found the option '%.80s' where the run file belongs; wanted worker RUN.yaml [key=value ...]\n", argv[1]);
+        return status_exit_code(STATUS_USAGE);
     }
     struct error err;
     struct transport *transport;

@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/signals.h"
+#include "launch/invocation.h"
 #include "launch/report.h"
 
 static struct error err;
@@ -162,8 +163,10 @@ static void snapshots_and_end(void **state)
 {
     (void)state;
     struct writer_result result = {.any = true, .written = {.step = 600, .bytes = 12345678, .seconds = 0.25, .digest = "00ff"}, .removed = 1};
+    static char *const overrides[] = {"--overwrite_output_dir", "--resume_from_checkpoint", "run", "run_name=it's", "max_steps=9"};
+    struct invocation invocation = {"build/bin/worker", "run.yaml", 4, 5, overrides};
     struct end_facts end = {.step = 600, .total = 600, .epoch = 3, .tokens = 999, .seconds = 61, .digest = "0123456789abcdef0123456789abcdef",
-                            .best_metric = "eval_loss", .best_value = 0.5, .best_step = 400, .run_file = "run.yaml", .output_dir = folder};
+                            .best_metric = "eval_loss", .best_value = 0.5, .best_step = 400, .output_dir = folder, .invocation = &invocation};
     open_report(NULL);
     report_saved(report, &result);
     report_stopping(report, "asked to stop after step 600");
@@ -178,6 +181,10 @@ static void snapshots_and_end(void **state)
     assert_non_null(strstr(text, "best        eval_loss 0.5000 at step 400"));
     snprintf(wanted, sizeof wanted, "  h5dump -H %s/snapshots/step-00000600.h5\n", folder);
     assert_non_null(strstr(text, wanted));
+    snprintf(wanted, sizeof wanted, "\n  build/bin/loar generate --snapshot %s --prompt ", folder);
+    assert_non_null(strstr(text, wanted));
+    assert_non_null(strstr(text, "\n  mpirun -n 4 build/bin/worker run.yaml 'run_name=it'\\''s' max_steps=9 --resume_from_checkpoint true"
+                                 " --max_steps N\n"));
     struct json *line = line_of_metrics(0);
     assert_string_equal(json_to_string(json_member(line, "snapshot"), NULL), "step-00000600.h5");
     json_free(line);
@@ -235,7 +242,7 @@ static void plan_and_row(void **state)
     };
     struct plan_facts f = {.options = &o, .ranks = 4, .workers = 3, .server_threads = 2, .worker_threads = 1, .hosts = "n1 x 3", .model = "m (llama)",
                            .parameters = 1000, .trained = 500, .data = data, .n_data = 2, .steps_per_epoch = 7, .first_step = 5,
-                           .total_steps = 21, .warmup_steps = 2, .worker_bytes = 1500000, .server_bytes = 2500000000, .machine_bytes = 0,
+                           .total_steps = 21, .warmup_steps = 2, .memory = {1000000, 2000000, 500000, 2500000000}, .machine_bytes = 0,
                            .resumed_from = "run/snapshots/step-00000005.h5", .notes = "one\ntwo\n"};
     open_report(NULL);
     report_plan_facts(report, &f);
@@ -243,7 +250,7 @@ static void plan_and_row(void **state)
         "LoAR 0", ": trial\n", "4 (1 server, 3 workers) on n1 x 3\n", "1000, of which 500 are trained (50.0 %)",
         "a: 100 read, 90 used, 4 skipped, 6 too long, 2 with a shortened thought (format qa-cot, longest 77 tokens)\n", "a.jsonl:3: bad\n",
         "3390 per epoch: prompt 1000, thought 2000, answer 300, end 90\n", "21 (7 per epoch), going on after step 5\n",
-        "128 rows = 16 micro-batches x 8 rows, shared by 3 workers\n", "about 1.5 MB per worker, 2.5 GB on the server\n",
+        "128 rows = 16 micro-batches x 8 rows, shared by 3 workers\n", "about 3.5 MB per worker (weights 1.0 MB, gradients 2.0 MB, activations 0.5 MB), 2.5 GB on the server\n",
         "learning_rate: 0.001  [run.yaml:3]\n", "ps.slots: 16  [command line]\n", "step-00000005.h5\n", "  note         one\n", " two\n",
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
