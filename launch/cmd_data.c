@@ -1,5 +1,5 @@
 /* `loar data make TASK` writes demo rows and a tokenizer for them; `loar data show FILE` prints rows as training sees
- * them, with the span of every token. */
+ * them, with the span of every token; `loar data tokenizer` has a file of its own. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "launch/cmd_data.h"
 #include "launch/commands.h"
 #include "worker/data/dataset.h"
 #include "worker/data/demo/demo.h"
@@ -15,6 +16,7 @@
 
 static const char usage[] =
     "usage: loar data make TASK --rows N [--seed S] [--out FILE] [options]\n"
+    "       loar data tokenizer --rows FILE [--rows FILE ...] --out DIR [--size N] [options]\n"
     "       loar data show FILE --model DIR [--chat_template NAME] [options]\n"
     "\n"
     "make  writes rows of question, thought and answer, one JSON object a line. TASK is one of\n"
@@ -29,6 +31,15 @@ static const char usage[] =
     "  --exclude FILE    leave out the questions of this file of rows\n"
     "  --tokenizer DIR   also write tokenizer.json and tokenizer_config.json\n"
     "  --merges N        joined tokens to learn from the rows (default 0, with --worded 300)\n"
+    "\n"
+    "tokenizer  learns a byte-level BPE tokenizer from the texts of rows and writes it as Hugging Face's two files.\n"
+    "  --rows FILE       questions, thoughts and answers; may be given several times\n"
+    "  --format NAME     default auto: by the columns of the first row; text: plain text, a line at a time\n"
+    "  --out DIR         the folder to make; it must be empty or absent\n"
+    "  --size N          tokens in all, with 256 bytes and 6 special tokens (default 4096)\n"
+    "  --min_count N     do not join neighbours that meet less often (default 2)\n"
+    "  --keep_calculator_marks  gsm8k: learn from <<48/2=24>> too, as the run option of this name does\n"
+    "  --threads N       default: all cores this process may use; any number learns the same\n"
     "\n"
     "show  prints rows with the parts prompt, thought, answer and end marked, and what the data set holds.\n"
     "  --model DIR       folder with tokenizer.json\n"
@@ -49,7 +60,7 @@ struct show_request {
     enum truncation truncation;
 };
 
-static enum status parse_int(const char *name, const char *text, int64_t low, int64_t high, int64_t *out, struct error *err)
+enum status data_parse_int(const char *name, const char *text, int64_t low, int64_t high, int64_t *out, struct error *err)
 {
     char *end;
     errno = 0;
@@ -61,8 +72,7 @@ static enum status parse_int(const char *name, const char *text, int64_t low, in
     return STATUS_OK;
 }
 
-/* Takes "--name=value" or "--name value" at argv[*at]; NULL name for an argument without dashes. */
-static enum status next_option(int argc, char **argv, int *at, char name[64], const char **value, struct error *err)
+enum status data_next_option(int argc, char **argv, int *at, char name[64], const char **value, struct error *err)
 {
     const char *argument = argv[*at] + 2;
     const char *equals = strchr(argument, '=');
@@ -88,16 +98,16 @@ static enum status set_make(struct make_request *request, const char *name, cons
     int64_t number = 0;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!strcmp(numbers[i].name, name)) {
-            TRY(parse_int(name, value, 1, 1000000, &number, err));
+            TRY(data_parse_int(name, value, 1, 1000000, &number, err));
             *numbers[i].place = (int)number;
             return STATUS_OK;
         }
     if (!strcmp(name, "rows"))
-        return parse_int(name, value, 1, 100000000, &request->demo.rows, err);
+        return data_parse_int(name, value, 1, 100000000, &request->demo.rows, err);
     if (!strcmp(name, "merges"))
-        return parse_int(name, value, 0, 30000, &request->merges, err);
+        return data_parse_int(name, value, 0, 30000, &request->merges, err);
     if (!strcmp(name, "seed")) {
-        TRY(parse_int(name, value, 0, INT64_MAX, &number, err));
+        TRY(data_parse_int(name, value, 0, INT64_MAX, &number, err));
         request->demo.seed = (uint64_t)number;
     } else if (!strcmp(name, "split")) {
         if (!demo_split_parse(value, &request->demo.split))
@@ -123,7 +133,7 @@ static enum status parse_make(int argc, char **argv, struct make_request *out, s
         if (!strcmp(argv[i], "--worded")) {
             out->demo.settings.worded = true;
         } else if (!strncmp(argv[i], "--", 2)) {
-            TRY(next_option(argc, argv, &i, name, &value, err));
+            TRY(data_next_option(argc, argv, &i, name, &value, err));
             TRY(set_make(out, name, value, err));
         } else if (out->demo.task) {
             FAIL(err, STATUS_USAGE, "one task at a time: '%s' is too much; see loar data --help", argv[i]);
@@ -150,7 +160,7 @@ static enum status make_parent(const char *path, struct error *err)
     return st;
 }
 
-static enum status write_into(const char *folder, const char *name, const struct text *text, struct error *err)
+enum status data_write_into(const char *folder, const char *name, const struct text *text, struct error *err)
 {
     char *path = path_join(folder, name);
     if (!path)
@@ -169,8 +179,8 @@ static enum status write_tokenizer(const struct make_request *request, const str
     enum status st;
     TRY_OR(done, st, folder_make(request->tokenizer, err));
     TRY_OR(done, st, demo_tokenizer(plain->data, sample, (int)merges, &tokenizer, &config, err));
-    TRY_OR(done, st, write_into(request->tokenizer, "tokenizer.json", &tokenizer, err));
-    st = write_into(request->tokenizer, "tokenizer_config.json", &config, err);
+    TRY_OR(done, st, data_write_into(request->tokenizer, "tokenizer.json", &tokenizer, err));
+    st = data_write_into(request->tokenizer, "tokenizer_config.json", &config, err);
 done:
     text_free(&tokenizer);
     text_free(&config);
@@ -214,9 +224,9 @@ done:
 static enum status set_show(struct show_request *request, const char *name, const char *value, struct error *err)
 {
     if (!strcmp(name, "rows"))
-        return parse_int(name, value, 0, INT64_MAX, &request->rows, err);
+        return data_parse_int(name, value, 0, INT64_MAX, &request->rows, err);
     if (!strcmp(name, "max_length"))
-        return parse_int(name, value, 2, 1 << 30, &request->max_length, err);
+        return data_parse_int(name, value, 2, 1 << 30, &request->max_length, err);
     if (!strcmp(name, "truncation")) {
         if (!truncation_parse(value, &request->truncation))
             FAIL(err, STATUS_USAGE, "--truncation must be error, drop or thought, found '%s'", value);
@@ -239,7 +249,7 @@ static enum status parse_show(int argc, char **argv, struct show_request *out, s
         char name[64];
         const char *value;
         if (!strncmp(argv[i], "--", 2)) {
-            TRY(next_option(argc, argv, &i, name, &value, err));
+            TRY(data_next_option(argc, argv, &i, name, &value, err));
             TRY(set_show(out, name, value, err));
         } else if (out->path) {
             FAIL(err, STATUS_USAGE, "one file at a time: '%s' is too much; see loar data --help", argv[i]);
@@ -326,7 +336,7 @@ int cmd_data(int argc, char **argv)
     static const struct {
         const char *name;
         enum status (*run)(int argc, char **argv, struct error *err);
-    } actions[] = {{"make", run_make}, {"show", run_show}};
+    } actions[] = {{"make", run_make}, {"show", run_show}, {"tokenizer", data_tokenizer}};
     struct error err;
     if (argc > 1 && (!strcmp(argv[argc - 1], "--help") || !strcmp(argv[argc - 1], "-h"))) {
         fputs(usage, stdout);
@@ -339,7 +349,7 @@ int cmd_data(int argc, char **argv)
     if (i < sizeof actions / sizeof *actions)
         st = actions[i].run(argc - 1, argv + 1, &err);
     else
-        st = error_set(&err, STATUS_USAGE, "loar data make or loar data show? see loar data --help");
+        st = error_set(&err, STATUS_USAGE, "loar data make, show or tokenizer? see loar data --help");
     if (st != STATUS_OK)
         fprintf(stderr, "loar data: %s\n", err.text);
     return status_exit_code(st);
