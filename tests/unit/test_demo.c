@@ -292,6 +292,9 @@ static void wrong_settings_are_named(void **state)
     request = request_for("parity", 1);
     request.settings.worded = true;
     assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "only modchain");
+    request.settings = demo_defaults();
+    request.settings.ops = 2;
+    assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "--ops: only modchain has it, parity does not");
     request = request_for("parity", 1);
     request.settings.length = 1;
     request.split = DEMO_EVAL;

@@ -167,11 +167,29 @@ enum status demo_find(const char *name, const struct demo_task **out, struct err
     FAIL(err, STATUS_USAGE, "there is no demo task '%s'; the tasks are parity, modchain, cups and mult", name);
 }
 
+static int value_of(const struct limit *limit, const struct demo_settings *settings)
+{
+    int value;
+    memcpy(&value, (const char *)settings + limit->place, sizeof value);
+    return value;
+}
+
+/* A setting that was changed has a task that uses it. */
+static enum status check_foreign(const struct demo_task *task, const struct demo_settings *settings, struct error *err)
+{
+    struct demo_settings defaults = demo_defaults();
+    for (const struct demo_task *other = tasks; other < tasks + TASKS; other++)
+        for (const struct limit *limit = other->limits; limit < other->limits + 2 && limit->name; limit++)
+            if (other != task && value_of(limit, settings) != value_of(limit, &defaults))
+                FAIL(err, STATUS_USAGE, "--%s: only %s has it, %s does not", limit->name, other->name, task->name);
+    return STATUS_OK;
+}
+
 enum status demo_check(const struct demo_task *task, const struct demo_settings *settings, struct error *err)
 {
+    TRY(check_foreign(task, settings, err));
     for (const struct limit *limit = task->limits; limit < task->limits + 2 && limit->name; limit++) {
-        int value;
-        memcpy(&value, (const char *)settings + limit->place, sizeof value);
+        int value = value_of(limit, settings);
         if (value < limit->low || value > limit->high)
             FAIL(err, STATUS_USAGE, "--%s is %d; %s takes %d to %d", limit->name, value, task->name, limit->low, limit->high);
     }
