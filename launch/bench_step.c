@@ -3,19 +3,18 @@
  * the same run, because other work on the machine slows both.
  * Must not know: ranks, optimizers, files other than the list of lengths. */
 #include "launch/bench.h"
+#include "launch/measure.h"
 
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/files.h"
 #include "common/memory.h"
 #include "common/rng.h"
 #include "common/threads.h"
-#include "common/timing.h"
 #include "worker/model/model.h"
 #include "worker/ops/gemm.h"
 
@@ -158,57 +157,6 @@ static void work_free(struct work *w)
     mem_free(w->batches);
 }
 
-/* One product per thread, all at once; each has its own matrices. */
-enum { PEAK_SIDE = 1024, PEAK_REPEATS = 8 };
-
-struct peak {
-    float *matrices; /* three per thread */
-};
-
-static void peak_task(void *context, int task, int thread)
-{
-    (void)thread;
-    float *a = ((struct peak *)context)->matrices + (size_t)task * 3 * PEAK_SIDE * PEAK_SIDE;
-    float *b = a + PEAK_SIDE * PEAK_SIDE, *c = b + PEAK_SIDE * PEAK_SIDE;
-    struct gemm job = {GEMM_NT, PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, a, PEAK_SIDE, b, PEAK_SIDE, c, PEAK_SIDE, 0.0f};
-    for (int i = 0; i < PEAK_REPEATS; i++)
-        gemm_one(&job, 1.0f);
-}
-
-/* The clock on the wall, and the time that all threads spent on a core, which other programs do not lengthen. */
-struct lap {
-    double wall, cpu;
-};
-
-static double cpu_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static struct lap lap_begin(void)
-{
-    return (struct lap){time_seconds(), cpu_seconds()};
-}
-
-static struct lap lap_end(struct lap began)
-{
-    return (struct lap){time_seconds() - began.wall, cpu_seconds() - began.cpu};
-}
-
-/* The shorter one of each. */
-static void lap_keep(struct lap *best, struct lap now)
-{
-    best->wall = best->wall == 0 || now.wall < best->wall ? now.wall : best->wall;
-    best->cpu = best->cpu == 0 || now.cpu < best->cpu ? now.cpu : best->cpu;
-}
-
-static double peak_flops(int threads)
-{
-    return 2.0 * PEAK_SIDE * PEAK_SIDE * PEAK_SIDE * PEAK_REPEATS * threads;
-}
-
 /* What /proc says about this process' memory, in MiB; 0 where it cannot be read. */
 static double peak_memory_mib(void)
 {
@@ -249,7 +197,7 @@ static enum status time_steps(struct bench *b, const struct shape *s, struct thr
     TRY(one_pass(b, &took, err)); /* finds its memory */
     for (int64_t round = 0; round <= s->rounds; round++) {
         struct lap began = lap_begin();
-        threads_run(pool, threads, peak_task, &b->peak);
+        peak_run(&b->peak, pool);
         lap_keep(&product, lap_end(began));
         if (round == s->rounds)
             break;
@@ -296,14 +244,12 @@ static enum status bench_with(const struct shape *s, int threads, bool first, st
     TRY_OR(done, st, model_create(&config, &b.table, &options, pool, &b.model, err));
     b.values = mem_alloc_aligned((size_t)b.table.values, sizeof *b.values);
     b.gradients = mem_alloc_aligned((size_t)b.table.values, sizeof *b.gradients);
-    size_t peak_values = s->memory ? 0 : (size_t)threads * 3 * PEAK_SIDE * PEAK_SIDE;
-    b.peak.matrices = mem_alloc_aligned(peak_values, sizeof *b.peak.matrices);
-    if (!b.values || !b.gradients || !b.peak.matrices) {
+    if (!s->memory)
+        TRY_OR(done, st, peak_init(&b.peak, threads, err));
+    if (!b.values || !b.gradients) {
         st = error_set(err, STATUS_NOMEM, "no memory for a model of %lld parameters", (long long)b.table.trained);
         goto done;
     }
-    for (size_t i = 0; i < peak_values; i++)
-        b.peak.matrices[i] = (float)(i % 17) - 8;
     params_initialise(&b.table, 1, b.values);
     if (first)
         printf("%.1f M parameters, %lld tokens (%lld supervised) in %d step%s, %.2f TFLOP\n", 1e-6 * (double)b.table.trained,
@@ -313,7 +259,7 @@ static enum status bench_with(const struct shape *s, int threads, bool first, st
 done:
     mem_free_aligned(b.values);
     mem_free_aligned(b.gradients);
-    mem_free_aligned(b.peak.matrices);
+    peak_free(&b.peak);
     work_free(&b.work);
     model_free(b.model);
     params_free(&b.table);
