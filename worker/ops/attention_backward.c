@@ -16,7 +16,7 @@ struct backward {
     const struct attention *a;
     const float *q, *k, *v, *out, *lse, *dout;
     float *delta, *dq, *dk, *dv;
-    const float *packed_k, *packed_v;
+    const float *packed_k, *packed_v, *along_k;
     float *parts;       /* dq of parts 1, 2, ...: [MAX_PARTS - 1][rows][H][C] */
     int64_t part_values;
     float *scratch;     /* per thread */
@@ -51,7 +51,8 @@ static int most_parts(const struct attention *a)
 size_t attention_scratch_values(const struct attention *a, int threads, bool backward)
 {
     int64_t each = (int64_t)threads * SCRATCH_VALUES, parts = (most_parts(a) - 1) * rows_of(a) * a->heads * a->head_dim;
-    return (size_t)(packed_values(a) + each + (backward ? packed_values(a) + parts : 0));
+    int64_t across = packed_values(a, PACK_ACROSS), along = packed_values(a, PACK_ALONG);
+    return (size_t)(across + along + each + (backward ? across + parts : 0));
 }
 
 MULTIVERSION static float dot(int n, const float *x, const float *y)
@@ -113,7 +114,7 @@ static void tile(const struct backward *b, int segment, int kv, const struct vie
     const struct attention_segment *s = &a->segments[segment];
     int c = a->head_dim;
     int64_t k_row = (int64_t)a->kv_heads * c, k_at = (s->key_first + key) * k_row + (int64_t)kv * c;
-    int64_t packed = packed_at(a, segment, kv) + (int64_t)key * c, at = view_values(v, first);
+    int64_t packed = packed_at(a, PACK_ACROSS, segment, kv) + (int64_t)key * c, at = view_values(v, first);
     float *weights = scratch, *dscores = scratch + TILE_VALUES, scale = 1.0f / sqrtf((float)c);
     struct product scores = {.m = rows, .n = columns, .k = c, .a = b->q + at, .a_row = v->stride, .a_step = 1,
                              .b = b->packed_k + packed, .b_step = PANEL, .b_panel = (int64_t)PANEL * c, .c = weights,
@@ -140,7 +141,8 @@ static void tile(const struct backward *b, int segment, int kv, const struct vie
     keys.c = b->dk + k_at;
     product_run(&keys);
     product_run(&(struct product){.m = rows, .n = c, .k = columns, .a = dscores, .a_row = TILE_KEYS, .a_step = 1,
-                                  .b = b->k + k_at, .b_step = k_row, .b_panel = PANEL, .c = dq + at, .c_row = v->stride,
+                                  .b = b->along_k + packed_at(a, PACK_ALONG, segment, kv) + (int64_t)key * PANEL,
+                                  .b_step = PANEL, .b_panel = (int64_t)s->keys * PANEL, .c = dq + at, .c_row = v->stride,
                                   .add = true});
 }
 
@@ -222,11 +224,14 @@ void attention_backward(struct threads *pool, const struct attention *a, const f
                         const float *v, const float *out, const float *lse, const float *dout, float *delta, float *dq,
                         float *dk, float *dv)
 {
-    int64_t packed = packed_values(a), each = (int64_t)threads_count(pool) * SCRATCH_VALUES;
-    struct backward b = {a, q, k, v, out, lse, dout, delta, dq, dk, dv, a->scratch, a->scratch + packed,
-                         a->scratch + 2 * packed + each, rows_of(a) * a->heads * a->head_dim, a->scratch + 2 * packed};
-    attention_pack(pool, a, 0, k, a->scratch);
-    attention_pack(pool, a, 0, v, a->scratch + packed);
+    int64_t across = packed_values(a, PACK_ACROSS);
+    float *packed_k = a->scratch, *packed_v = packed_k + across, *along_k = packed_v + across;
+    float *scratch = along_k + packed_values(a, PACK_ALONG), *parts = scratch + (int64_t)threads_count(pool) * SCRATCH_VALUES;
+    struct backward b = {a, q, k, v, out, lse, dout, delta, dq, dk, dv, packed_k, packed_v, along_k, parts,
+                         rows_of(a) * a->heads * a->head_dim, scratch};
+    attention_pack(pool, a, PACK_ACROSS, 0, k, packed_k);
+    attention_pack(pool, a, PACK_ACROSS, 0, v, packed_v);
+    attention_pack(pool, a, PACK_ALONG, 0, k, along_k);
     threads_run(pool, delta_blocks(a) * a->heads, delta_task, &b);
     int tasks = 0;
     for (int s = 0; s < a->n_segments; s++)

@@ -12,7 +12,7 @@ enum { FEW_QUERIES = 8 };
 
 struct forward {
     const struct attention *a;
-    const float *q, *k, *v, *packed;
+    const float *q, *k, *v, *packed_k, *packed_v;
     float *out, *lse;
     float *scratch; /* per thread */
 };
@@ -95,7 +95,7 @@ static void score(const struct tile *t, int r, int end, int key, int columns)
     int c = a->head_dim;
     const float *q = t->f->q + view_values(&t->view, t->first + r);
     if (s->queries >= FEW_QUERIES) {
-        const float *packed = t->f->packed + packed_at(a, t->segment, t->kv) + (int64_t)key * c;
+        const float *packed = t->f->packed_k + packed_at(a, PACK_ACROSS, t->segment, t->kv) + (int64_t)key * c;
         product_run(&(struct product){.m = end - r, .n = columns, .k = c, .a = q, .a_row = t->view.stride, .a_step = 1,
                                       .b = packed, .b_step = PANEL, .b_panel = (int64_t)PANEL * c,
                                       .c = t->scores + r * TILE_KEYS, .c_row = TILE_KEYS});
@@ -133,11 +133,18 @@ static void key_tile(const struct tile *t, int key, int columns)
         if (factor != 1.0f)
             scale_row(c, factor, out + i * t->view.stride);
     }
-    int64_t v_row = (int64_t)a->kv_heads * c;
-    product_run(&(struct product){.m = end - r, .n = c, .k = columns, .a = t->scores + r * TILE_KEYS, .a_row = TILE_KEYS,
-                                  .a_step = 1, .b = f->v + (s->key_first + key) * v_row + (int64_t)t->kv * c,
-                                  .b_step = v_row, .b_panel = PANEL, .c = out + r * t->view.stride,
-                                  .c_row = t->view.stride, .add = true});
+    struct product weighed = {.m = end - r, .n = c, .k = columns, .a = t->scores + r * TILE_KEYS, .a_row = TILE_KEYS, .a_step = 1,
+                              .c = out + r * t->view.stride, .c_row = t->view.stride, .add = true};
+    if (s->queries >= FEW_QUERIES) {
+        weighed.b = f->packed_v + packed_at(a, PACK_ALONG, t->segment, t->kv) + (int64_t)key * PANEL;
+        weighed.b_step = PANEL;
+        weighed.b_panel = (int64_t)s->keys * PANEL;
+    } else {
+        weighed.b_step = (int64_t)a->kv_heads * c;
+        weighed.b = f->v + (s->key_first + key) * weighed.b_step + (int64_t)t->kv * c;
+        weighed.b_panel = PANEL;
+    }
+    product_run(&weighed);
 }
 
 static void query_tile(const struct tile *t)
@@ -189,8 +196,10 @@ static void forward_task(void *context, int task, int thread)
 void attention_forward(struct threads *pool, const struct attention *a, const float *q, const float *k, const float *v,
                        float *out, float *lse)
 {
-    struct forward f = {a, q, k, v, a->scratch, out, lse, a->scratch + packed_values(a)};
-    attention_pack(pool, a, FEW_QUERIES, k, a->scratch);
+    float *packed_k = a->scratch, *packed_v = packed_k + packed_values(a, PACK_ACROSS);
+    struct forward f = {a, q, k, v, packed_k, packed_v, out, lse, packed_v + packed_values(a, PACK_ALONG)};
+    attention_pack(pool, a, PACK_ACROSS, FEW_QUERIES, k, packed_k);
+    attention_pack(pool, a, PACK_ALONG, FEW_QUERIES, v, packed_v);
     int tasks = 0;
     for (int s = 0; s < a->n_segments; s++)
         tasks += tiles_of(&a->segments[s]) * a->heads;

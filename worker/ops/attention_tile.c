@@ -57,16 +57,28 @@ int seen_until(const struct attention *a, int keys, int key, int columns)
     return until < keys ? (int)until : keys;
 }
 
-int64_t packed_values(const struct attention *a)
+int64_t packed_at(const struct attention *a, enum packing_form form, int segment, int kv)
+{
+    const struct attention_segment *s = &a->segments[segment];
+    if (form == PACK_ALONG)
+        return (s->key_first * a->kv_heads + (int64_t)kv * s->keys) * panel_values(a->head_dim, 1);
+    int64_t before = s->key_first + (int64_t)segment * PANEL; /* each segment ends with a full panel */
+    return (before * a->kv_heads + kv * panel_values(s->keys, 1)) * a->head_dim;
+}
+
+int64_t packed_values(const struct attention *a, enum packing_form form)
 {
     if (a->n_segments == 0)
         return 0;
     const struct attention_segment *last = &a->segments[a->n_segments - 1];
-    return (last->key_first + last->keys + (int64_t)a->n_segments * PANEL) * a->kv_heads * a->head_dim;
+    int64_t keys = last->key_first + last->keys;
+    return form == PACK_ALONG ? keys * a->kv_heads * panel_values(a->head_dim, 1)
+                              : (keys + (int64_t)a->n_segments * PANEL) * a->kv_heads * a->head_dim;
 }
 
 struct packing {
     const struct attention *a;
+    enum packing_form form;
     int queries;
     const float *x;
     float *out;
@@ -80,14 +92,20 @@ static void pack_task(void *context, int task, int thread)
     int segment = task / a->kv_heads, kv = task % a->kv_heads;
     const struct attention_segment *s = &a->segments[segment];
     int64_t row = (int64_t)a->kv_heads * a->head_dim;
-    if (s->queries >= p->queries)
-        panel_pack_transposed(s->keys, a->head_dim, p->x + s->key_first * row + (int64_t)kv * a->head_dim, row,
-                              p->out + packed_at(a, segment, kv));
+    if (s->queries < p->queries)
+        return;
+    const float *x = p->x + s->key_first * row + (int64_t)kv * a->head_dim;
+    float *out = p->out + packed_at(a, p->form, segment, kv);
+    if (p->form == PACK_ACROSS)
+        panel_pack_transposed(s->keys, a->head_dim, x, row, out);
+    else
+        panel_pack(s->keys, a->head_dim, x, row, NULL, out);
 }
 
-void attention_pack(struct threads *pool, const struct attention *a, int queries, const float *x, float *out)
+void attention_pack(struct threads *pool, const struct attention *a, enum packing_form form, int queries, const float *x,
+                    float *out)
 {
-    struct packing p = {a, queries, x, out};
+    struct packing p = {a, form, queries, x, out};
     threads_run(pool, a->n_segments * a->kv_heads, pack_task, &p);
 }
 

@@ -61,16 +61,15 @@ static inline int window_begin(const struct attention *a, int position)
 /* One past the last position whose query sees a key of [key, key + columns). */
 int seen_until(const struct attention *a, int keys, int key, int columns);
 
-/* Keys (or values) of a segment and KV head, transposed into panels of [C][PANEL]: from here on key `key` (a multiple of
- * PANEL) lies at + key * C. */
-static inline int64_t packed_at(const struct attention *a, int segment, int kv)
-{
-    const struct attention_segment *s = &a->segments[segment];
-    int64_t before = s->key_first + (int64_t)segment * PANEL;
-    return (before * a->kv_heads + kv * ((s->keys + PANEL - 1) / PANEL * (int64_t)PANEL)) * a->head_dim;
-}
-int64_t packed_values(const struct attention *a);
+/* Keys or values of a segment and KV head, packed for products; as they lie, rows a power of two apart would share the
+ * few places that a cache has for them.
+ * Across: transposed into panels of [C][PANEL] keys, so key `key` (a multiple of PANEL) lies at + key * C.
+ * Along: panels of [keys][PANEL] values of the head, so key `key` lies at + key * PANEL. */
+enum packing_form { PACK_ACROSS, PACK_ALONG };
+int64_t packed_at(const struct attention *a, enum packing_form form, int segment, int kv);
+int64_t packed_values(const struct attention *a, enum packing_form form);
 /* Packs x [keys][G][C] of all segments with at least `queries` queries. */
-void attention_pack(struct threads *pool, const struct attention *a, int queries, const float *x, float *out);
+void attention_pack(struct threads *pool, const struct attention *a, enum packing_form form, int queries, const float *x,
+                    float *out);
 
 #endif
