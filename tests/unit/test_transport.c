@@ -194,6 +194,41 @@ static void who_gives_up_leaks_nothing_and_is_noticed(void **state)
     assert_int_equal(mem_live(), 0);
 }
 
+/* Also through the faulty transport, and by an abort. */
+static void what_is_withdrawn_is_not_touched(void **state)
+{
+    (void)state;
+    for (int way = 0; way < 3; way++) {
+        struct transport *t[2];
+        struct transfer *x;
+        struct arrival frame;
+        bool arrived;
+        char from[2][8] = {"first", "second"}, to[2][8] = {"", ""};
+        struct faults none = {0};
+        assert_ok(transport_local_create(2, t, &err), &err);
+        if (way == 1)
+            assert_ok(transport_faulty_create(t[1], &none, &t[1], &err), &err);
+        assert_ok(transport_send(t[1], 0, 1, from[0], 8, &x, &err), &err);
+        assert_ok(transport_receive(t[1], 0, 2, to[1], 8, &x, &err), &err);
+        if (way < 2)
+            assert_true(transport_withdraw(t[1]));
+        else
+            transport_abort(t[1], 5);
+        assert_ok(transport_receive(t[0], 1, 1, to[0], 8, &x, &err), &err);
+        assert_ok(transport_send(t[0], 1, 2, from[1], 8, &x, &err), &err);
+        if (way < 2)
+            must_be_quiet(t[0]);
+        else
+            assert_refused(transport_poll(t[0], &frame, &arrived, &err), STATUS_PEER, &err, "rank 1 ended the run");
+        assert_false(transport_done(t[0], x));
+        assert_string_equal(to[0], "");
+        assert_string_equal(to[1], "");
+        transport_free(t[0]);
+        transport_free(t[1]);
+    }
+    assert_int_equal(mem_live(), 0);
+}
+
 static void abort_ends_all(void **state)
 {
     (void)state;
@@ -581,6 +616,7 @@ int main(void)
         cmocka_unit_test(other_length_than_announced_is_said),
         cmocka_unit_test(wrong_calls_are_refused),
         cmocka_unit_test(who_gives_up_leaks_nothing_and_is_noticed),
+        cmocka_unit_test(what_is_withdrawn_is_not_touched),
         cmocka_unit_test(abort_ends_all),
         cmocka_unit_test(threads_exchange_chunks),
         cmocka_unit_test(delays_and_reordering_change_nothing),

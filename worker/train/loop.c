@@ -13,7 +13,7 @@
 #include "worker/train/accumulate.h"
 #include "worker/train/join.h"
 
-enum { ALIVE_MS = 2000, FAREWELL_MS = 10000, PARAMETER_CREDITS = 8 };
+enum { ALIVE_MS = 2000, FAREWELL_MS = 30000, PARAMETER_CREDITS = 8 };
 
 /* A node sum on its way to the server; its buffer is busy until it is whole and every chunk has left. */
 struct outgoing {
@@ -45,6 +45,8 @@ struct loop {
     bool node_last;   /* its last slot is in work */
     float *gradients;
     int64_t alive_ms; /* when the server last heard of us */
+    int64_t progress; /* payloads that moved and messages that said more than that the server is alive */
+    bool parting;
     enum status trouble; /* first failure inside a callback */
     struct error *err;
 };
@@ -84,6 +86,7 @@ static enum status take_message(struct loop *l, const struct arrival *arrival, s
     struct message m;
     arena_reset(&l->arena);
     TRY(frame_decode(arrival->bytes, arrival->size, arrival->source, &l->arena, &m, err));
+    l->progress += m.kind != MESSAGE_ALIVE;
     if (arrival->source == l->config.server && m.kind == MESSAGE_CHUNK)
         return take_parameters(l, &m.chunk, err);
     if (arrival->source == l->config.server && m.kind == MESSAGE_ORDER)
@@ -101,6 +104,7 @@ static enum status finish_receives(struct loop *l, struct error *err)
         TRY(inbox_collect(&l->inbox, &parcel, &arrived, err));
         if (!arrived)
             return STATUS_OK;
+        l->progress++;
         if (++l->chunks_in == l->config.chunks.count)
             l->version = l->coming;
     }
@@ -119,6 +123,7 @@ static void finish_sends(struct loop *l)
     struct parcel left;
     while (outbox_collect(&l->outbox, &left)) {
         struct outgoing *out = left.place;
+        l->progress++;
         out->sends--;
         release_if_done(l, out);
     }
@@ -147,20 +152,22 @@ static enum status turn(struct loop *l, bool *active, struct error *err)
     return time_ms() - l->alive_ms > ALIVE_MS ? post(l, &m, err) : STATUS_OK;
 }
 
-/* Waits until ready() holds, as long as the server gives signs of life. */
+/* Waits until ready() holds, as long as the server gives signs of life; when parting, as long as something moves: two
+ * that only assure each other of being alive would never part. */
 static enum status wait_for(struct loop *l, bool (*ready)(const struct loop *), const char *what, struct error *err)
 {
     struct wait wait;
     wait_begin(&wait, what, l->config.timeout_ms, worker_describe_server, &l->config.server);
     for (;;) {
         bool active;
+        int64_t before = l->progress;
         TRY(turn(l, &active, err));
         if (ready(l))
             return STATUS_OK;
-        if (active) {
+        if (l->progress != before || (active && !l->parting))
             wait_heard(&wait);
+        if (active)
             continue;
-        }
         TRY(wait_check(&wait, err));
         transport_idle(l->config.transport, l->outbox.count + l->inbox.count > 0);
     }
@@ -352,6 +359,7 @@ static void farewell(struct loop *l, enum status st, const struct error *why)
     struct error ignored;
     l->config.signals = NULL;
     l->config.timeout_ms = FAREWELL_MS;
+    l->parting = true;
     if (st != STATUS_OK && !l->leave)
         worker_report_failure(l->config.transport, l->config.server, st, why);
     if (wait_for(l, may_leave, "permission to leave", &ignored) == STATUS_OK)
