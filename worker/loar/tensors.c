@@ -1,0 +1,112 @@
+#include "worker/loar/tensors.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "worker/loar/policy.h"
+#include "worker/loar/track.h"
+
+enum { N_TENSORS = 8, NAME_SIZE = 96 };
+
+struct tensor {
+    const char *name;
+    size_t place; /* in loar_places */
+    bool used, decay;
+    int n_dims;
+    int64_t shape[2];
+    enum param_init init;
+    float init_std;
+};
+
+static void tensors_of(const struct loar_config *c, const struct loar_shape *s, struct tensor out[N_TENSORS])
+{
+#define PLACE(member) offsetof(struct loar_places, member)
+    enum policy_keeps keeps = policy_of(c->policy)->keeps;
+    int64_t r = c->router_dim, h = s->heads, t = c->n_tasks;
+    const struct tensor all[N_TENSORS] = {
+        {"router.fc1.weight", PLACE(fc1_weight), true, true, 2, {r, s->width}, INIT_NORMAL, 1 / sqrtf((float)s->width)},
+        {"router.fc1.bias", PLACE(fc1_bias), true, false, 1, {r}, INIT_ZEROS, 0},
+        {"router.fc2.weight", PLACE(fc2_weight), true, true, 2, {h, r}, INIT_ZEROS, 0},
+        {"router.fc2.bias", PLACE(fc2_bias), true, false, 1, {h}, INIT_ONES, 0}, /* sigmoids begin above a half */
+        {"router.task_bias", PLACE(task_bias), true, false, 2, {t, h}, INIT_ZEROS, 0},
+        {"state.threshold", PLACE(threshold), keeps == KEEPS_THRESHOLD, false, 2,
+         {1, track_threshold_width(c, s->heads) + 1}, INIT_ZEROS, 0},
+        {"state.multiplier", PLACE(multiplier), keeps == KEEPS_MULTIPLIER, false, 2, {t, 2}, INIT_ZEROS, 0},
+        {"state.average", PLACE(average), c->stand_in == LOAR_AVERAGE, false, 2, {h, s->head_dim + 1},
+         INIT_ZEROS, 0},
+    };
+#undef PLACE
+    memcpy(out, all, sizeof all);
+}
+
+static const char *named(char room[NAME_SIZE], int layer, const struct tensor *tensor)
+{
+    snprintf(room, NAME_SIZE, "loar.layers.%d.%s", layer, tensor->name);
+    return room;
+}
+
+enum status loar_list(const struct loar_config *config, const struct loar_shape *shape, int layer, struct params *table,
+                      struct error *err)
+{
+    struct tensor tensors[N_TENSORS];
+    tensors_of(config, shape, tensors);
+    for (const struct tensor *t = tensors; t < tensors + N_TENSORS; t++) {
+        char room[NAME_SIZE];
+        struct param p = {.name = room, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}, .init = t->init,
+                          .init_std = t->init_std, .decay = t->decay};
+        named(room, layer, t);
+        if (t->used)
+            TRY(params_add(table, &p, NULL, err));
+    }
+    return STATUS_OK;
+}
+
+enum status loar_find(const struct loar_config *config, const struct loar_shape *shape, int layer,
+                      const struct params *table, struct loar_places *out, struct error *err)
+{
+    struct tensor tensors[N_TENSORS];
+    tensors_of(config, shape, tensors);
+    for (const struct tensor *t = tensors; t < tensors + N_TENSORS; t++) {
+        char room[NAME_SIZE];
+        int64_t *place = (int64_t *)(void *)((char *)out + t->place);
+        *place = -1;
+        if (!t->used)
+            continue;
+        int index = params_find(table, named(room, layer, t));
+        if (index < 0)
+            FAIL(err, STATUS_DATA, "tensor '%s' is missing; the layer is routed, so its router must be there", room);
+        const struct param *p = &table->items[index];
+        if (p->n_dims != t->n_dims || memcmp(p->shape, t->shape, (size_t)t->n_dims * sizeof *t->shape))
+            FAIL(err, STATUS_DATA, "tensor '%s' has %lld x %lld values; this model and its loar options want %lld x %lld", room,
+                 (long long)p->shape[0], (long long)(p->n_dims > 1 ? p->shape[1] : 1), (long long)t->shape[0],
+                 (long long)(t->n_dims > 1 ? t->shape[1] : 1));
+        *place = p->offset;
+    }
+    return STATUS_OK;
+}
+
+bool loar_is_state(const char *name)
+{
+    int layer, length = 0;
+    return sscanf(name, "loar.layers.%d.state.%n", &layer, &length) == 1 && length > 0;
+}
+
+struct router loar_router(const struct loar_config *config, const struct loar_shape *shape,
+                          const struct loar_places *places, const float *values)
+{
+    return (struct router){
+        .width = shape->width, .dim = config->router_dim, .heads = shape->heads, .tasks = config->n_tasks,
+        .fc1_weight = values + places->fc1_weight, .fc1_bias = values + places->fc1_bias,
+        .fc2_weight = values + places->fc2_weight, .fc2_bias = values + places->fc2_bias,
+        .task_bias = values + places->task_bias,
+    };
+}
+
+struct router_gradient loar_router_gradient(const struct loar_places *places, float *gradients)
+{
+    return (struct router_gradient){gradients + places->fc1_weight, gradients + places->fc1_bias,
+                                    gradients + places->fc2_weight, gradients + places->fc2_bias,
+                                    gradients + places->task_bias};
+}

@@ -1,0 +1,103 @@
+#include "worker/loar/track.h"
+
+#include <string.h>
+
+#include "common/compiler.h"
+
+int track_threshold_width(const struct loar_config *c, int heads)
+{
+    return c->per_head ? heads : 1;
+}
+
+void track_read_thresholds(const struct loar_config *c, int heads, const float *row, float *threshold)
+{
+    for (int h = 0; h < heads; h++)
+        threshold[h] = row[c->per_head ? h : 0];
+}
+
+void track_read_multipliers(int tasks, const float *rows, float *multiplier)
+{
+    for (int t = 0; t < tasks; t++)
+        multiplier[t] = rows[2 * t] > 0 ? rows[2 * t] : 0;
+}
+
+void track_threshold(const struct loar_config *c, const struct decisions *decisions, int heads, double budget,
+                     const float *z, const float *threshold, float *row)
+{
+    int64_t above[LOAR_MAX_HEADS] = {0}, n = 0, all = 0;
+    for (int m = 0; m < decisions->count; m++) {
+        if (decisions->items[m].source != DECISION_ROUTED)
+            continue;
+        n++;
+        for (int h = 0; h < heads; h++)
+            above[h] += z[m * (int64_t)heads + h] > threshold[h];
+    }
+    for (int i = 0; !c->per_head && i < c->n_always_on; i++)
+        above[c->always_on[i]] = n;
+    for (int h = 0; h < heads; h++)
+        all += above[h];
+    int width = track_threshold_width(c, heads);
+    for (int i = 0; i < width; i++)
+        row[i] = (float)((c->per_head ? (double)above[i] : (double)all / heads) - budget * (double)n);
+    row[width] = (float)n;
+}
+
+void track_multiplier(const struct loar_config *c, const struct decisions *decisions, int heads, double budget,
+                      const uint8_t *on, const float *values, float *rows)
+{
+    for (int t = 0; t < c->n_tasks; t++) {
+        int64_t running = 0, n = 0;
+        for (int m = 0; m < decisions->count; m++) {
+            if (decisions->items[m].source != DECISION_ROUTED || decisions->items[m].task != t)
+                continue;
+            n++;
+            for (int h = 0; h < heads; h++)
+                running += on[m * (int64_t)heads + h];
+        }
+        double debt = values[2 * t] < 0 ? -(double)values[2 * t] : 0;
+        rows[2 * t] = (float)((double)running / heads + (debt - budget) * (double)n);
+        rows[2 * t + 1] = (float)n;
+    }
+}
+
+struct averages {
+    const struct row_lists *lists;
+    int head_dim;
+    const float *attended, *values;
+    float *rows;
+};
+
+enum { TASK_COLUMNS = 64 };
+
+MULTIVERSION static void sum_listed(int64_t count, const int32_t *list, int64_t stride, int columns, const float *in,
+                                    double *sum)
+{
+    for (int64_t i = 0; i < count; i++)
+        for (int c = 0; c < columns; c++)
+            sum[c] += (double)in[list[i] * stride + c];
+}
+
+static void average_head(void *context, int h, int thread)
+{
+    (void)thread;
+    const struct averages *a = context;
+    int dim = a->head_dim;
+    int64_t stride = (int64_t)a->lists->heads * dim, count = row_lists_count(a->lists, h);
+    const float *in = a->attended + h * (int64_t)dim, *value = a->values + h * (int64_t)(dim + 1);
+    float *out = a->rows + h * (int64_t)(dim + 1);
+    for (int first = 0; first < dim; first += TASK_COLUMNS) {
+        double sum[TASK_COLUMNS] = {0};
+        int columns = dim - first < TASK_COLUMNS ? dim - first : TASK_COLUMNS;
+        sum_listed(count, row_lists_of(a->lists, h), stride, columns, in + first, sum);
+        for (int i = 0; i < columns; i++)
+            out[first + i] = (float)(sum[i] - (double)count * (double)value[first + i]);
+    }
+    out[dim] = (float)count;
+}
+
+void track_average(struct threads *pool, const struct row_lists *lists, int head_dim, const float *attended,
+                   const float *values, float *rows)
+{
+    struct averages a = {lists, head_dim, attended, values, rows};
+    threads_run(pool, lists->heads, average_head, &a);
+}
