@@ -27,7 +27,8 @@ static const char usage[] =
 
 struct arrays {
     float *x, *dx, *wq, *wo, *dwq, *dwo, *q, *k, *v, *out, *dout, *dq, *dk, *dv, *y, *lse, *delta, *scratch, *heads_scratch;
-    int32_t *rows, bounds[HEADS][2];
+    int32_t *rows;
+    int64_t bounds[HEADS][2];
     void *block;
 };
 
@@ -88,7 +89,7 @@ static double choose(struct bench *b, int percent, int run)
             if ((int)rng_below(2, RNG_DATA, (uint64_t)(h * b->n + i / run), 100) < percent)
                 *next++ = (int32_t)i;
         b->m.bounds[h][0] = 0;
-        b->m.bounds[h][1] = (int32_t)(next - begin);
+        b->m.bounds[h][1] = next - begin;
         b->layout[h] = (struct attention_head){at, b->attention.head_dim, percent == 100 ? NULL : begin, b->m.bounds[h]};
         at += (next - begin) * (int64_t)b->attention.head_dim;
     }
@@ -115,7 +116,8 @@ static void once(struct bench *b, struct times *t)
     heads_gather(b->pool, &b->heads, HEADS_COLUMNS, m->wo, NULL, m->dx, m->dout);
     heads_weight_gradient(b->pool, &b->heads, HEADS_COLUMNS, m->out, m->dx, m->dwo);
     part = lap_begin();
-    attention_backward(b->pool, &b->attention, m->q, m->k, m->v, m->out, m->lse, m->dout, m->delta, m->dq, m->dk, m->dv);
+    attention_delta(b->pool, &b->attention, m->out, m->dout, m->delta);
+    attention_backward(b->pool, &b->attention, m->q, m->k, m->v, m->lse, m->dout, m->delta, m->dq, m->dk, m->dv);
     lap_keep(&t->backward, lap_end(part));
     heads_weight_gradient(b->pool, &b->heads, HEADS_ROWS, m->dq, m->x, m->dwq);
     heads_scatter(b->pool, &b->heads, HEADS_ROWS, m->wq, m->dq, false, m->y);

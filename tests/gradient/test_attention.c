@@ -17,7 +17,8 @@ enum { MAX_HEADS = 8, MAX_SEGMENTS = 8 };
 /* Random rows per head, packed behind each other. */
 struct lists {
     struct attention_head layout[MAX_HEADS];
-    int32_t *rows, bounds[MAX_HEADS][MAX_SEGMENTS + 1];
+    int32_t *rows;
+    int64_t bounds[MAX_HEADS][MAX_SEGMENTS + 1];
     int64_t values;
     bool *computed; /* [rows][H] */
     int n;
@@ -35,7 +36,7 @@ static void lists_make(struct lists *l, const struct shape *s)
         l->layout[h] = (struct attention_head){at, s->c, all ? NULL : next, l->bounds[h]};
         int32_t *begin = next;
         for (int g = 0; g < s->n_segments; g++) {
-            l->bounds[h][g] = (int32_t)(next - begin);
+            l->bounds[h][g] = next - begin;
             for (int i = 0; i < s->segments[g].queries; i++) {
                 int row = (int)s->segments[g].query_first + i;
                 if (!all && (int)rng_below(3, RNG_DATA, (uint64_t)(h * 100000 + row), 100) >= s->share)
@@ -44,7 +45,7 @@ static void lists_make(struct lists *l, const struct shape *s)
                 l->computed[row * s->heads + h] = true;
             }
         }
-        l->bounds[h][s->n_segments] = (int32_t)(next - begin);
+        l->bounds[h][s->n_segments] = next - begin;
         at += (int64_t)(all ? l->n : next - begin) * s->c;
     }
     l->values = at;
@@ -151,7 +152,8 @@ static void check_shape(const struct shape *s)
         memset(found, 0xFF, all * sizeof *found);
         float *f_dq = found + nq, *f_dk = f_dq + nq, *f_dv = f_dk + nk, *lse = f_dv + nk, *f_delta = lse + stats;
         attention_forward(pool, &a, q, k, v, found, lse);
-        attention_backward(pool, &a, q, k, v, found, lse, dout, f_delta, f_dq, f_dk, f_dv);
+        attention_delta(pool, &a, found, dout, f_delta);
+        attention_backward(pool, &a, q, k, v, lse, dout, f_delta, f_dq, f_dk, f_dv);
         if (first) {
             assert_memory_equal(found, first, all * sizeof *found);
             test_free(found);
@@ -276,7 +278,7 @@ static void rows_do_not_depend_on_each_other(void **state)
     lists_make(&all, &(struct shape){1, 1, C, 0, 0, 1, one, 100});
     float *q = random_floats(T * C, 1), *k = random_floats(T * C, 2), *v = random_floats(T * C, 3), lse[T];
     float *out_all = random_floats(T * C, 4), *out = random_floats(T * C, 5), *few = random_floats(T * C, 6);
-    int count = some.layout[0].bounds[1];
+    int count = (int)some.layout[0].bounds[1];
     for (int j = 0; j < count; j++)
         memcpy(few + j * C, q + some.rows[j] * C, C * sizeof *q);
     struct attention a = {.heads = 1, .kv_heads = 1, .head_dim = C, .n_segments = 1, .segments = one, .layout = all.layout};

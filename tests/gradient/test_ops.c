@@ -259,7 +259,8 @@ static void check_attention(const struct attention_shape *s, bool gradients)
                           .segments = s->segments};
     a.scratch = test_malloc(attention_scratch_values(&a, 2, true) * sizeof(float));
     attention_forward(pool, &a, q, k, v, out, lse);
-    attention_backward(pool, &a, q, k, v, out, lse, cotangent, delta, dq, dk, dv);
+    attention_delta(pool, &a, out, cotangent, delta);
+    attention_backward(pool, &a, q, k, v, lse, cotangent, delta, dq, dk, dv);
     check(&r, (const float *[]){q, k, v}, out, cotangent,
           gradients ? (const float *[]){dq, dk, dv} : (const float *[]){NULL, NULL, NULL}, 3e-6);
     test_free(q), test_free(k), test_free(v), test_free(cotangent), test_free(out), test_free(lse), test_free(delta);
@@ -294,7 +295,8 @@ static void attention_backward_over_tiles(void **state)
     struct attention a = {.heads = 1, .kv_heads = 1, .head_dim = C, .n_segments = 1, .segments = segment};
     a.scratch = test_malloc(attention_scratch_values(&a, 2, true) * sizeof(float));
     attention_forward(pool, &a, q, k, v, out, lse);
-    attention_backward(pool, &a, q, k, v, out, lse, cotangent, delta, dq, dk, dv);
+    attention_delta(pool, &a, out, cotangent, delta);
+    attention_backward(pool, &a, q, k, v, lse, cotangent, delta, dq, dk, dv);
     struct reference r = {attention_reference, &s, 3, {N, N, N}, N};
     double *exact[] = {doubles_of(q, N), doubles_of(k, N), doubles_of(v, N)}, *room = test_malloc(N * sizeof *room);
     const float *found[] = {dq, dk, dv};

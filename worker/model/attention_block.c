@@ -80,8 +80,9 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
         {GEMM_TN, d, wide, n, dx, d, s->attended, wide, p->gradients + at->o, wide, 0.0f},
     };
     gemm_run(p->pool, output, 2);
-    attention_backward(p->pool, &p->attention, s->q, s->k_seen, s->v_seen, s->attended, s->lse, w->dattended, w->delta,
-                       w->dq, w->dk, w->dv);
+    attention_delta(p->pool, &p->attention, s->attended, w->dattended, w->delta);
+    attention_backward(p->pool, &p->attention, s->q, s->k_seen, s->v_seen, s->lse, w->dattended, w->delta, w->dq, w->dk,
+                       w->dv);
     turn(p, -1, w->dq, w->dk);
 
     struct projection to[3];

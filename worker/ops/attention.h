@@ -26,7 +26,7 @@ struct attention_segment {
 struct attention_head {
     int64_t offset, stride;
     const int32_t *rows;   /* ascending rows of the batch that compute this head; NULL: all, and the j-th row is row j */
-    const int32_t *bounds; /* [segments + 1]: rows[bounds[s]] .. rows[bounds[s + 1] - 1] lie in segment s; not read for all */
+    const int64_t *bounds; /* [segments + 1]: rows[bounds[s]] .. rows[bounds[s + 1] - 1] lie in segment s; not read for all */
 };
 
 struct attention {
@@ -47,11 +47,13 @@ size_t attention_scratch_values(const struct attention *a, int threads, bool bac
 void attention_forward(struct threads *pool, const struct attention *a, const float *q, const float *k, const float *v,
                        float *out, float *lse);
 
-/* delta (placed as lse): on return the row sums of dout * out, which are the gradient of a gate that multiplies the head's
- * output. dq of computed rows, dk and dv of all keys are overwritten. */
+/* delta (placed as lse): row sums of dout * out, which backward needs. They are also the gradient of a factor on the head's
+ * output. */
+void attention_delta(struct threads *pool, const struct attention *a, const float *out, const float *dout, float *delta);
+/* dq of computed rows, dk and dv of all keys are overwritten. */
 void attention_backward(struct threads *pool, const struct attention *a, const float *q, const float *k,
-                        const float *v, const float *out, const float *lse, const float *dout, float *delta, float *dq,
-                        float *dk, float *dv);
+                        const float *v, const float *lse, const float *dout, const float *delta, float *dq, float *dk,
+                        float *dv);
 
 /* Pairs of a query and a key that the mask lets through, over the rows that are computed, of all heads: forward takes 4 C
  * FLOPs each, backward 10 C. */

@@ -14,8 +14,8 @@ enum { PART_KEYS = 1024, MAX_PARTS = 4, DELTA_ROWS = 256 };
 
 struct backward {
     const struct attention *a;
-    const float *q, *k, *v, *out, *lse, *dout;
-    float *delta, *dq, *dk, *dv;
+    const float *q, *k, *v, *lse, *dout, *delta;
+    float *dq, *dk, *dv;
     const float *packed_k, *packed_v, *along_k;
     float *parts;       /* dq of parts 1, 2, ...: [MAX_PARTS - 1][rows][H][C] */
     int64_t part_values;
@@ -76,19 +76,31 @@ static int delta_blocks(const struct attention *a)
     return blocks;
 }
 
+struct deltas {
+    const struct attention *a;
+    const float *out, *dout;
+    float *delta;
+};
+
 static void delta_task(void *context, int task, int thread)
 {
     (void)thread;
-    const struct backward *b = context;
-    const struct attention *a = b->a;
+    const struct deltas *d = context;
+    const struct attention *a = d->a;
     int head = task % a->heads, block = task / a->heads, segment = 0, c = a->head_dim;
     for (int blocks; block >= (blocks = (a->segments[segment].queries + DELTA_ROWS - 1) / DELTA_ROWS); segment++)
         block -= blocks;
     struct view v = view_of(a, segment, head);
     for (int j = block * DELTA_ROWS; j < smaller(v.count, (block + 1) * DELTA_ROWS); j++) {
         int64_t at = view_values(&v, j);
-        b->delta[at / c] = dot(c, b->out + at, b->dout + at);
+        d->delta[at / c] = dot(c, d->out + at, d->dout + at);
     }
+}
+
+void attention_delta(struct threads *pool, const struct attention *a, const float *out, const float *dout, float *delta)
+{
+    struct deltas d = {a, out, dout, delta};
+    threads_run(pool, delta_blocks(a) * a->heads, delta_task, &d);
 }
 
 /* scores -> weights, dweights -> gradient of the scores, of one query; columns outside [first, end) become zero. */
@@ -221,18 +233,17 @@ static void gather_task(void *context, int task, int thread)
 }
 
 void attention_backward(struct threads *pool, const struct attention *a, const float *q, const float *k,
-                        const float *v, const float *out, const float *lse, const float *dout, float *delta, float *dq,
-                        float *dk, float *dv)
+                        const float *v, const float *lse, const float *dout, const float *delta, float *dq, float *dk,
+                        float *dv)
 {
     int64_t across = packed_values(a, PACK_ACROSS);
     float *packed_k = a->scratch, *packed_v = packed_k + across, *along_k = packed_v + across;
     float *scratch = along_k + packed_values(a, PACK_ALONG), *parts = scratch + (int64_t)threads_count(pool) * SCRATCH_VALUES;
-    struct backward b = {a, q, k, v, out, lse, dout, delta, dq, dk, dv, packed_k, packed_v, along_k, parts,
+    struct backward b = {a, q, k, v, lse, dout, delta, dq, dk, dv, packed_k, packed_v, along_k, parts,
                          rows_of(a) * a->heads * a->head_dim, scratch};
     attention_pack(pool, a, PACK_ACROSS, 0, k, packed_k);
     attention_pack(pool, a, PACK_ACROSS, 0, v, packed_v);
     attention_pack(pool, a, PACK_ALONG, 0, k, along_k);
-    threads_run(pool, delta_blocks(a) * a->heads, delta_task, &b);
     int tasks = 0;
     for (int s = 0; s < a->n_segments; s++)
         tasks += parts_of(&a->segments[s]) * a->kv_heads;

@@ -12,8 +12,8 @@ struct view view_of(const struct attention *a, int segment, int head)
     const struct attention_head *h = &a->layout[head];
     if (!h->rows)
         return (struct view){NULL, s->queries, past, h->offset + s->query_first * h->stride, h->stride};
-    int first = h->bounds[segment];
-    return (struct view){h->rows + first, h->bounds[segment + 1] - first, past - (int)s->query_first,
+    int64_t first = h->bounds[segment];
+    return (struct view){h->rows + first, (int)(h->bounds[segment + 1] - first), past - (int)s->query_first,
                          h->offset + first * h->stride, h->stride};
 }
 
