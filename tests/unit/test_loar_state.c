@@ -150,9 +150,14 @@ static void averages(void **state)
     for (int threads = 1; threads <= 3; threads++) {
         struct threads *pool = pool_of(threads);
         assert_ok(row_lists_make(pool, &four, HEADS, on, &lists, &err), &err);
-        for (int i = 0; i < 2 * HEADS * C; i++) /* rows that a head did not compute */
-            attended[(2 + i / (HEADS * C)) * HEADS * C + i % C + C] = NAN;
-        track_average(pool, &lists, C, attended, values, rows);
+        float packed[8 * HEADS * C];
+        int64_t offsets[HEADS], at = 0;
+        for (int h = 0; h < HEADS; h++) {
+            offsets[h] = at;
+            for (int64_t j = 0; j < row_lists_count(&lists, h); j++, at += C)
+                memcpy(packed + at, attended + (row_lists_of(&lists, h)[j] * HEADS + h) * C, C * sizeof *packed);
+        }
+        track_average(pool, &lists, C, packed, offsets, C, values, rows);
         for (int h = 0; h < HEADS; h++) {
             float count = 0;
             for (int m = 0; m < 4; m++)

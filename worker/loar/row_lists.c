@@ -31,16 +31,17 @@ static void list_head(void *context, int h, int thread)
     const struct listing *a = context;
     const struct decisions *d = a->decisions;
     struct row_lists *out = a->out;
-    int64_t *bounds = out->bounds + h * (int64_t)(out->n_sequences + 1), first = (int64_t)h * out->n_tokens, at = first;
+    int64_t *bounds = out->bounds + h * (int64_t)(out->n_sequences + 1), at = 0;
+    int32_t *rows = out->rows + (int64_t)h * out->n_tokens;
     for (int b = 0; b < d->n_sequences; b++) {
         bounds[b] = at;
         for (int m = d->of_sequence[b]; m < d->of_sequence[b + 1]; m++)
             if (a->on[m * (int64_t)out->heads + h])
                 for (int32_t row = d->items[m].first; row < d->items[m].end; row++)
-                    out->rows[at++] = row;
+                    rows[at++] = row;
     }
     bounds[d->n_sequences] = at;
-    out->all[h] = at - first == out->n_tokens;
+    out->all[h] = at == out->n_tokens;
 }
 
 enum status row_lists_make(struct threads *pool, const struct decisions *decisions, int heads, const uint8_t *on,

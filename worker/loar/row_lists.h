@@ -15,7 +15,7 @@ struct row_lists {
     int n_sequences; /* B */
     int n_tokens;    /* N */
     int32_t *rows;   /* [H][N]: head h's list begins at h * N */
-    int64_t *bounds; /* [H][B + 1] where each sequence's part of the list begins in rows, and where the last ends */
+    int64_t *bounds; /* [H][B + 1] where each sequence's part of its head's list begins, and where the last ends */
     uint8_t *all;    /* [H] the head computes every row */
     size_t rows_capacity, bounds_capacity, heads_capacity;
 };
@@ -32,8 +32,7 @@ static inline const int32_t *row_lists_of(const struct row_lists *lists, int hea
 
 static inline int64_t row_lists_count(const struct row_lists *lists, int head)
 {
-    const int64_t *bounds = lists->bounds + head * (int64_t)(lists->n_sequences + 1);
-    return bounds[lists->n_sequences] - bounds[0];
+    return lists->bounds[head * (int64_t)(lists->n_sequences + 1) + lists->n_sequences];
 }
 
 #endif

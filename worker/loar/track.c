@@ -64,17 +64,18 @@ struct averages {
     const struct row_lists *lists;
     int head_dim;
     const float *attended, *values;
+    const int64_t *offsets;
+    int64_t stride;
     float *rows;
 };
 
 enum { TASK_COLUMNS = 64 };
 
-MULTIVERSION static void sum_listed(int64_t count, const int32_t *list, int64_t stride, int columns, const float *in,
-                                    double *sum)
+MULTIVERSION static void sum_rows(int64_t count, int64_t stride, int columns, const float *in, double *sum)
 {
     for (int64_t i = 0; i < count; i++)
         for (int c = 0; c < columns; c++)
-            sum[c] += (double)in[list[i] * stride + c];
+            sum[c] += (double)in[i * stride + c];
 }
 
 static void average_head(void *context, int h, int thread)
@@ -82,13 +83,13 @@ static void average_head(void *context, int h, int thread)
     (void)thread;
     const struct averages *a = context;
     int dim = a->head_dim;
-    int64_t stride = (int64_t)a->lists->heads * dim, count = row_lists_count(a->lists, h);
-    const float *in = a->attended + h * (int64_t)dim, *value = a->values + h * (int64_t)(dim + 1);
+    int64_t count = row_lists_count(a->lists, h);
+    const float *in = a->attended + a->offsets[h], *value = a->values + h * (int64_t)(dim + 1);
     float *out = a->rows + h * (int64_t)(dim + 1);
     for (int first = 0; first < dim; first += TASK_COLUMNS) {
         double sum[TASK_COLUMNS] = {0};
         int columns = dim - first < TASK_COLUMNS ? dim - first : TASK_COLUMNS;
-        sum_listed(count, row_lists_of(a->lists, h), stride, columns, in + first, sum);
+        sum_rows(count, a->stride, columns, in + first, sum);
         for (int i = 0; i < columns; i++)
             out[first + i] = (float)(sum[i] - (double)count * (double)value[first + i]);
     }
@@ -96,8 +97,8 @@ static void average_head(void *context, int h, int thread)
 }
 
 void track_average(struct threads *pool, const struct row_lists *lists, int head_dim, const float *attended,
-                   const float *values, float *rows)
+                   const int64_t *offsets, int64_t stride, const float *values, float *rows)
 {
-    struct averages a = {lists, head_dim, attended, values, rows};
+    struct averages a = {lists, head_dim, attended, values, offsets, stride, rows};
     threads_run(pool, lists->heads, average_head, &a);
 }

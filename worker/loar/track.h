@@ -25,8 +25,9 @@ void track_threshold(const struct loar_config *config, const struct decisions *d
  * does not sink without end while the budget is kept. values: the rows as they are. */
 void track_multiplier(const struct loar_config *config, const struct decisions *decisions, int heads, double budget,
                       const uint8_t *on, const float *values, float *rows);
-/* rows[H][C + 1]: the mean of attended[N][H][C], before gates, over the rows in which the head ran. */
+/* rows[H][C + 1]: the mean of what heads attended, before gates, over the rows in which they ran. Value c of the j-th row of
+ * head h's list lies at attended[offsets[h] + j * stride + c]. */
 void track_average(struct threads *pool, const struct row_lists *lists, int head_dim, const float *attended,
-                   const float *values, float *rows);
+                   const int64_t *offsets, int64_t stride, const float *values, float *rows);
 
 #endif

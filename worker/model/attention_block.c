@@ -1,5 +1,6 @@
 /* The attention block: norm, projections, RoPE, attention, output projection. */
 #include "worker/model/blocks.h"
+#include "worker/model/routed.h"
 #include "worker/ops/bias.h"
 #include "worker/ops/gemm.h"
 #include "worker/ops/norm.h"
@@ -19,7 +20,9 @@ enum status attention_block_list(const struct model_config *c, int layer, bool b
     TRY(list_matrix(c, table, "model.layers.%d.self_attn.v_proj.weight", layer, kv, c->width, err));
     if (bias)
         TRY(list_vector(table, "model.layers.%d.self_attn.v_proj.bias", layer, kv, INIT_ZEROS, err));
-    return list_matrix(c, table, "model.layers.%d.self_attn.o_proj.weight", layer, c->width, q, err);
+    TRY(list_matrix(c, table, "model.layers.%d.self_attn.o_proj.weight", layer, c->width, q, err));
+    const struct loar_shape shape = {c->width, c->heads, (int)c->head_dim};
+    return c->loar && c->loar->layers[layer].routed ? loar_list(&c->loar->config, &shape, layer, table, err) : STATUS_OK;
 }
 
 /* The three projections that read the normed input. */
@@ -39,10 +42,12 @@ static void projections_of(const struct pass *p, const struct layer_places *at, 
     out[2] = (struct projection){at->v, at->v_bias, kv, s->v, w->dv};
 }
 
+/* q: NULL where it has been turned. */
 static void turn(const struct pass *p, int direction, float *q, float *k)
 {
     const struct model_config *c = p->config;
-    rope_apply(p->pool, p->n, c->heads, (int)c->head_dim, p->positions, p->cosine, p->sine, direction, q);
+    if (q)
+        rope_apply(p->pool, p->n, c->heads, (int)c->head_dim, p->positions, p->cosine, p->sine, direction, q);
     rope_apply(p->pool, p->n, c->kv_heads, (int)c->head_dim, p->positions, p->cosine, p->sine, direction, k);
 }
 
@@ -55,18 +60,29 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
                  s->rstd1, s->normed1);
     struct projection to[3];
     projections_of(p, at, s, to);
+    struct layer_routing *chosen = routed_choose(p, at, s->normed1), *rows = chosen && !chosen->all ? chosen : NULL;
+    struct attention attention = routed_attention(p, at);
+    int first = 0; /* projection that all rows take */
+    if (rows) {
+        attention.layout = rows->layout;
+        routed_queries(p, at, rows, s->normed1, s->q);
+        first = 1;
+    }
     struct gemm jobs[3];
-    for (int i = 0; i < 3; i++)
+    for (int i = first; i < 3; i++)
         jobs[i] = (struct gemm){GEMM_NT, p->n, to[i].width, d, s->normed1, d, p->values + to[i].weight, d, to[i].out,
                                 to[i].width, 0.0f};
-    gemm_run(p->pool, jobs, 3);
-    for (int i = 0; i < 3; i++)
+    gemm_run(p->pool, jobs + first, 3 - first);
+    for (int i = first; i < 3; i++)
         if (to[i].bias >= 0)
             bias_forward(p->pool, p->n, to[i].width, p->values + to[i].bias, to[i].out);
-    turn(p, 1, s->q, s->k);
-    attention_forward(p->pool, &p->attention, s->q, s->k_seen, s->v_seen, s->attended, s->lse);
-    gemm_run(p->pool,
-             &(struct gemm){GEMM_NT, p->n, d, wide, s->attended, wide, p->values + at->o, wide, s->middle, d, 0.0f}, 1);
+    turn(p, 1, rows ? NULL : s->q, s->k);
+    attention_forward(p->pool, &attention, s->q, s->k_seen, s->v_seen, s->attended, s->lse);
+    if (rows)
+        routed_output(p, at, rows, s->attended, s->middle);
+    else
+        gemm_run(p->pool,
+                 &(struct gemm){GEMM_NT, p->n, d, wide, s->attended, wide, p->values + at->o, wide, s->middle, d, 0.0f}, 1);
 }
 
 void attention_block_backward(const struct pass *p, const struct layer_places *at, struct activations *s,
@@ -75,29 +91,44 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
     const struct model_config *c = p->config;
     const struct workspace *w = p->workspace;
     int64_t n = p->n, d = c->width, wide = c->heads * c->head_dim;
-    struct gemm output[] = {
-        {GEMM_NN, n, wide, d, dx, d, p->values + at->o, wide, w->dattended, wide, 0.0f},
-        {GEMM_TN, d, wide, n, dx, d, s->attended, wide, p->gradients + at->o, wide, 0.0f},
-    };
-    gemm_run(p->pool, output, 2);
-    attention_delta(p->pool, &p->attention, s->attended, w->dattended, w->delta);
-    attention_backward(p->pool, &p->attention, s->q, s->k_seen, s->v_seen, s->lse, w->dattended, w->delta, w->dq, w->dk,
-                       w->dv);
-    turn(p, -1, w->dq, w->dk);
+    struct layer_routing *chosen = routed_chosen(p, at), *rows = chosen && !chosen->all ? chosen : NULL;
+    struct attention attention = routed_attention(p, at);
+    if (rows) {
+        attention.layout = rows->layout;
+        routed_output_backward(p, at, rows, &attention, s->attended, dx, w->dattended, w->delta);
+    } else {
+        struct gemm output[] = {
+            {GEMM_NN, n, wide, d, dx, d, p->values + at->o, wide, w->dattended, wide, 0.0f},
+            {GEMM_TN, d, wide, n, dx, d, s->attended, wide, p->gradients + at->o, wide, 0.0f},
+        };
+        gemm_run(p->pool, output, 2);
+        attention_delta(p->pool, &attention, s->attended, w->dattended, w->delta);
+    }
+    if (chosen)
+        routed_router_backward(p, at, chosen, s->attended, w->delta, dx);
+    attention_backward(p->pool, &attention, s->q, s->k_seen, s->v_seen, s->lse, w->dattended, w->delta, w->dq, w->dk, w->dv);
+    turn(p, -1, rows ? NULL : w->dq, w->dk);
 
     struct projection to[3];
     projections_of(p, at, s, to);
-    struct gemm weights[4], inputs[3];
-    for (int i = 0; i < 3; i++) {
+    int first = 0;
+    if (rows) {
+        routed_queries_backward(p, at, rows, s->normed1, w->dq, w->dnormed);
+        first = 1;
+    }
+    struct gemm jobs[4], inputs[3];
+    int n_jobs = 0;
+    for (int i = first; i < 3; i++) {
         int64_t m = to[i].width;
         if (to[i].bias >= 0)
             bias_backward(p->pool, n, m, to[i].dout, p->gradients + to[i].bias);
-        weights[i] = (struct gemm){GEMM_TN, m, d, n, to[i].dout, m, s->normed1, d, p->gradients + to[i].weight, d, 0.0f};
+        jobs[n_jobs++] = (struct gemm){GEMM_TN, m, d, n, to[i].dout, m, s->normed1, d, p->gradients + to[i].weight, d, 0.0f};
         inputs[i] = (struct gemm){GEMM_NN, n, d, m, to[i].dout, m, p->values + to[i].weight, d, w->dnormed, d,
                                   i > 0 ? 1.0f : 0.0f};
     }
-    weights[3] = inputs[0];
-    gemm_run(p->pool, weights, 4);
+    if (!rows)
+        jobs[n_jobs++] = inputs[0];
+    gemm_run(p->pool, jobs, n_jobs);
     gemm_run(p->pool, &inputs[1], 1); /* one after the other: they add to the same rows */
     gemm_run(p->pool, &inputs[2], 1);
     norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, p->gradients + at->norm1, false);

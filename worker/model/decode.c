@@ -1,12 +1,16 @@
 /* Decoding: the layers' keys and values of all earlier tokens are kept, new tokens are appended to them. */
 #include "common/memory.h"
 #include "worker/model/forward.h"
+#include "worker/model/routed.h"
 
 struct kv_cache {
-    int layers, capacity, length;
+    int layers, capacity;
+    int32_t length;
     int64_t row;       /* values of one position: G * C */
     float *keys, *values; /* [L][capacity][G][C] */
     int32_t *positions;   /* [capacity] 0, 1, 2, ... */
+    struct loar_memory *memories; /* [L] where the model is routed, else NULL */
+    int32_t prompt, task;     /* for routing; prompt 0: the tokens that come first */
 };
 
 enum status kv_cache_create(const struct model *model, int max_positions, struct kv_cache **out, struct error *err)
@@ -28,6 +32,16 @@ enum status kv_cache_create(const struct model *model, int max_positions, struct
     }
     for (int i = 0; i < max_positions; i++)
         cache->positions[i] = i;
+    if (model->routing) {
+        cache->memories = mem_alloc((size_t)c->layers, sizeof *cache->memories);
+        enum status st = cache->memories ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory for the routing of a cache");
+        for (int i = 0; st == STATUS_OK && i < c->layers; i++)
+            st = loar_memory_create(c->width, c->heads, &cache->memories[i], err);
+        if (st != STATUS_OK) {
+            kv_cache_free(cache);
+            return st;
+        }
+    }
     *out = cache;
     return STATUS_OK;
 }
@@ -36,6 +50,9 @@ void kv_cache_free(struct kv_cache *cache)
 {
     if (!cache)
         return;
+    for (int i = 0; cache->memories && i < cache->layers; i++)
+        loar_memory_free(&cache->memories[i]);
+    mem_free(cache->memories);
     mem_free_aligned(cache->keys);
     mem_free_aligned(cache->values);
     mem_free(cache->positions);
@@ -45,6 +62,15 @@ void kv_cache_free(struct kv_cache *cache)
 void kv_cache_reset(struct kv_cache *cache)
 {
     cache->length = 0;
+    cache->prompt = 0;
+    for (int i = 0; cache->memories && i < cache->layers; i++)
+        loar_memory_reset(&cache->memories[i]);
+}
+
+void kv_cache_set_task(struct kv_cache *cache, int prompt, int task)
+{
+    cache->prompt = prompt;
+    cache->task = task;
 }
 
 int kv_cache_length(const struct kv_cache *cache)
@@ -88,9 +114,19 @@ enum status model_decode(struct model *m, const float *values, struct kv_cache *
         .cosine = m->cosine,
         .sine = m->sine,
         .attention = {c->heads, c->kv_heads, (int)c->head_dim, 1, m->workspace.segments},
+        .routing = m->routing,
+        .memories = cache->memories,
     };
+    if (m->routing) {
+        cache->prompt = cache->length == 0 && cache->prompt == 0 ? n : cache->prompt;
+        TRY(routing_begin(m->routing, c, 1, (int32_t[]){0, n}, &cache->length, &cache->prompt, &cache->task, err));
+    }
     TRY(model_attention_reserve(m, &pass.attention, false, err));
     struct stream stream = forward_layers(&pass, m, tokens);
+    if (m->routing && m->routing->status != STATUS_OK) {
+        *err = m->routing->err;
+        return m->routing->status;
+    }
     head_logits(&pass, &m->plan, stream, n - 1, 1, logits);
     cache->length += n;
     return STATUS_OK;

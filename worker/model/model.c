@@ -8,8 +8,10 @@
 #include "worker/model/blocks.h"
 #include "worker/model/forward.h"
 #include "worker/model/numeric.h"
+#include "worker/model/routed.h"
 #include "worker/ops/embedding.h"
 #include "worker/ops/gemm.h"
+#include "worker/ops/heads.h"
 #include "worker/ops/rope.h"
 
 void loss_sums_add(struct loss_sums *sum, const struct loss_sums *more)
@@ -53,6 +55,8 @@ static enum status model_fill(struct model *m, const struct params *table, struc
 {
     TRY(gemm_init(err));
     TRY(plan_make(&m->config, table, &m->plan, err));
+    if (m->config.loar)
+        TRY(routing_create(&m->config, &m->routing, err));
     int half = (int)(m->config.head_dim / 2);
     m->table = mem_alloc(1, sizeof *m->table);
     m->frequencies = mem_alloc((size_t)half, sizeof *m->frequencies);
@@ -87,6 +91,7 @@ void model_free(struct model *model)
     if (!model)
         return;
     workspace_free(&model->workspace);
+    routing_free(model->routing, model->config.layers);
     plan_free(&model->plan);
     if (model->table)
         params_free(model->table);
@@ -96,6 +101,24 @@ void model_free(struct model *model)
     mem_free_aligned(model->cosine);
     mem_free_aligned(model->sine);
     mem_free(model);
+}
+
+void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw)
+{
+    struct routing *r = model->routing;
+    if (!r)
+        return;
+    r->scheduled = schedule != NULL;
+    if (schedule)
+        r->schedule = *schedule;
+    r->step = step;
+    r->draw = draw;
+}
+
+void model_keep_routing(struct model *model, bool keep)
+{
+    if (model->routing)
+        model->routing->keeps = keep;
 }
 
 enum status model_rope_reserve(struct model *model, int64_t positions, struct error *err)
@@ -122,7 +145,13 @@ enum status model_rope_reserve(struct model *model, int64_t positions, struct er
 
 enum status model_attention_reserve(struct model *m, struct attention *a, bool backward, struct error *err)
 {
-    size_t values = attention_scratch_values(a, threads_count(m->pool), backward);
+    int threads = threads_count(m->pool);
+    size_t values = attention_scratch_values(a, threads, backward);
+    if (m->routing) { /* projections and attention take turns */
+        struct heads heads = {.heads = a->heads, .head_dim = a->head_dim, .width = m->config.width};
+        size_t more = heads_scratch_values(&heads, threads);
+        values = more > values ? more : values;
+    }
     if (values > m->attention_values) {
         mem_free_aligned(m->attention_scratch);
         m->attention_values = 0;
@@ -133,6 +162,32 @@ enum status model_attention_reserve(struct model *m, struct attention *a, bool b
     }
     a->scratch = m->attention_scratch;
     return STATUS_OK;
+}
+
+/* Tokens of each sequence before the first target that is no prompt's. */
+static enum status begin_routing(struct model *m, const struct batch *batch, struct error *err)
+{
+    int32_t *prompts = mem_alloc((size_t)batch->n_sequences, sizeof *prompts);
+    if (!prompts && batch->n_sequences)
+        FAIL(err, STATUS_NOMEM, "no memory for %d prompt lengths", batch->n_sequences);
+    for (int s = 0; s < batch->n_sequences; s++) {
+        int i = batch->starts[s];
+        while (i < batch->starts[s + 1] - 1 && batch->target_spans[i] == SPAN_PROMPT)
+            i++;
+        prompts[s] = i + 1 - batch->starts[s];
+    }
+    enum status st = routing_begin(m->routing, &m->config, batch->n_sequences, batch->starts, NULL, prompts, batch->tasks, err);
+    mem_free(prompts);
+    return st;
+}
+
+/* A choice that failed in one of the layers. */
+static enum status routing_status(const struct model *m, struct error *err)
+{
+    if (!m->routing || m->routing->status == STATUS_OK)
+        return STATUS_OK;
+    *err = m->routing->err;
+    return m->routing->status;
 }
 
 static enum status pass_begin(struct model *m, const struct batch *batch, enum workspace_use use, int64_t head_rows,
@@ -163,7 +218,10 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
         .cosine = m->cosine,
         .sine = m->sine,
         .attention = {c->heads, c->kv_heads, (int)c->head_dim, batch->n_sequences, m->workspace.segments},
+        .routing = m->routing,
     };
+    if (m->routing)
+        TRY(begin_routing(m, batch, err));
     return model_attention_reserve(m, &out->attention, use == WORKSPACE_BACKWARD, err);
 }
 
@@ -222,6 +280,7 @@ enum status model_gradient(struct model *m, const float *values, const struct ba
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_BACKWARD, supervised, values, gradients, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
+    TRY(routing_status(m, err));
     head_choose(batch, &m->workspace);
     head_loss(&pass, &m->plan, stream, supervised, batch, sums);
     if (!isfinite(sums->loss))
@@ -247,6 +306,7 @@ enum status model_loss(struct model *m, const float *values, const struct batch 
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_FORWARD, supervised, values, NULL, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
+    TRY(routing_status(m, err));
     head_choose(batch, &m->workspace);
     head_loss(&pass, &m->plan, stream, supervised, batch, sums);
     if (!isfinite(sums->loss))
@@ -259,7 +319,9 @@ enum status model_logits(struct model *m, const float *values, const struct batc
 {
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_FORWARD, batch->n_tokens, values, NULL, &pass, err));
-    head_logits(&pass, &m->plan, forward_layers(&pass, m, batch->tokens), 0, pass.n, logits);
+    struct stream stream = forward_layers(&pass, m, batch->tokens);
+    TRY(routing_status(m, err));
+    head_logits(&pass, &m->plan, stream, 0, pass.n, logits);
     return STATUS_OK;
 }
 

@@ -13,9 +13,17 @@
 #include "common/status.h"
 #include "common/threads.h"
 #include "worker/data/batch.h"
+#include "worker/loar/loar.h"
+#include "worker/loar/schedule.h"
 
 enum model_type { MODEL_LLAMA, MODEL_QWEN2 };
 enum rope_type { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+
+/* Attention routing of a model; the caller's, and to live as long as what was made from it. */
+struct loar_plan {
+    struct loar_config config;
+    const struct loar_layer *layers; /* [L] */
+};
 
 /* What config.json says (reference: formats of Hugging Face folders). */
 struct model_config {
@@ -36,6 +44,7 @@ struct model_config {
     bool tied; /* tie_word_embeddings */
     float init_std; /* initializer_range, for training from scratch */
     int bos, n_eos, eos[8]; /* -1 / none where the file names none */
+    const struct loar_plan *loar; /* NULL: every layer computes all heads and sees all keys */
 };
 
 /* Sums over the supervised targets of a batch. Weighted sums use the targets' weights. Doubles, added in a
@@ -63,6 +72,14 @@ enum status model_create(const struct model_config *config, const struct params 
                          struct error *err);
 void model_free(struct model *model);
 
+/* How far routing has been let in, for all passes from now on: at `step` of a schedule, or, with NULL, as at its end (which
+ * is how a model begins). draw: differs for each batch, for exploration. No effect on a dense model. */
+void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw);
+
+/* While `keep` holds, passes over the batch of the last one repeat its choices of heads and its gates, which makes the loss
+ * a smooth function of all other weights: for comparing gradients with differences. No effect on a dense model. */
+void model_keep_routing(struct model *model, bool keep);
+
 /* Called during backward, from the calling thread, when all gradients from flat position `first` to the end
  * of the flat space are final. Positions fall from call to call; the last call has first = 0. */
 typedef void model_ready_fn(void *context, int64_t first);
@@ -84,6 +101,9 @@ enum status kv_cache_create(const struct model *model, int max_positions, struct
 void kv_cache_free(struct kv_cache *cache);
 void kv_cache_reset(struct kv_cache *cache);
 int kv_cache_length(const struct kv_cache *cache);
+/* For a routed model, after a reset: how many of the tokens to come are the prompt (0: those of the first call), and the
+ * task of the request. */
+void kv_cache_set_task(struct kv_cache *cache, int prompt, int task);
 /* Appends n tokens and writes the logits of the last one, [V]. */
 enum status model_decode(struct model *model, const float *values, struct kv_cache *cache, const int32_t *tokens, int n,
                          float *logits, struct error *err);

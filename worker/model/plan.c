@@ -109,6 +109,7 @@ static enum status find_layer(const struct params *table, struct layer_places *a
         {"model.layers.%d.mlp.up_proj.weight", &at->up, false},
         {"model.layers.%d.mlp.down_proj.weight", &at->down, false},
     };
+    at->layer = layer;
     return find(table, places, (int)(sizeof places / sizeof *places), layer, err);
 }
 
@@ -125,8 +126,12 @@ enum status plan_make(const struct model_config *config, const struct params *ta
     out->layers = mem_alloc((size_t)config->layers, sizeof *out->layers);
     if (!out->layers)
         FAIL(err, STATUS_NOMEM, "no memory for the plan of %d layers", config->layers);
-    for (int i = 0; i < config->layers; i++)
-        TRY(find_layer(table, &out->layers[i], i, err)); /* the caller frees the plan */
+    const struct loar_shape shape = {config->width, config->heads, (int)config->head_dim};
+    for (int i = 0; i < config->layers; i++) { /* the caller frees the plan */
+        TRY(find_layer(table, &out->layers[i], i, err));
+        if (config->loar && config->loar->layers[i].routed)
+            TRY(loar_find(&config->loar->config, &shape, i, table, &out->layers[i].router, err));
+    }
     return STATUS_OK;
 }
 

@@ -4,12 +4,18 @@
 #define WORKER_MODEL_STATE_H
 
 #include "worker/model/model.h"
+#include "worker/loar/decisions.h"
+#include "worker/loar/memory.h"
+#include "worker/loar/row_lists.h"
+#include "worker/loar/tensors.h"
 #include "worker/ops/attention.h"
 
 /* Places in the flat space; -1 where the model has no such tensor. */
 struct layer_places {
     int64_t norm1, q, q_bias, k, k_bias, v, v_bias, o; /* attention block */
     int64_t norm2, gate, up, down;                     /* MLP block */
+    int layer;
+    struct loar_places router; /* where the layer is routed */
 };
 
 struct plan {
@@ -60,6 +66,37 @@ enum status workspace_reserve(struct workspace *w, const struct model_config *co
                               enum workspace_use use, int64_t n, int sequences, int64_t head_rows, struct error *err);
 void workspace_free(struct workspace *w);
 
+/* What a routed layer decided in forward, for its backward. M decisions, B sequences. */
+struct layer_routing {
+    float *f, *hidden, *z; /* [M][D], [M][R], [M][H] */
+    float *gate;           /* [M][H] */
+    uint8_t *on;           /* [M][H] */
+    size_t capacity;       /* M that there is room for */
+    struct row_lists lists;
+    struct attention_head *layout; /* [H] of the compact rows */
+    bool all;              /* every head computes every row: the layer runs as a dense one */
+};
+
+/* Routing of a whole model: decisions of the batch in work, and scratch that layers share. */
+struct routing {
+    const struct loar_plan *plan;
+    struct loar_schedule schedule;
+    int64_t step;
+    uint64_t draw;               /* exploration */
+    bool keeps;                  /* choices of the last pass stand */
+    bool scheduled;              /* else as at the schedule's end */
+    struct decisions decisions;
+    struct layer_routing *layers; /* [L] */
+    int32_t *positions;          /* [H * N] of the compact rows */
+    float *delta, *dgate, *dz;   /* [N][H], [M][H] twice */
+    float *stand_in, *vectors, *sums; /* [M][H], [H][D], [M][D] */
+    float *threshold, *multiplier; /* [H], [T] of the layer in work */
+    int64_t *offsets;              /* [H] */
+    size_t tokens, count;        /* what there is room for */
+    enum status status;          /* of the first failure in a pass */
+    struct error err;
+};
+
 struct model {
     struct model_config config;
     struct model_options options;
@@ -67,6 +104,7 @@ struct model {
     struct plan plan;
     struct threads *pool;
     struct workspace workspace;
+    struct routing *routing;  /* NULL in a dense model */
     float *attention_scratch; /* [attention_values] */
     size_t attention_values;
     float *frequencies;      /* [C/2] RoPE */
@@ -91,6 +129,8 @@ struct pass {
     const int32_t *positions;
     const float *cosine, *sine;
     struct attention attention;
+    struct routing *routing;        /* NULL in a dense model */
+    struct loar_memory *memories;   /* [L] of the one sequence that goes on; NULL where all sequences begin */
 };
 
 #endif
