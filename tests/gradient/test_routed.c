@@ -219,7 +219,7 @@ static void differences(const struct loar_config *config)
             continue; /* of so many decisions by token, some are always about to turn over */
         model_keep_routing(f.model, !router);
         int wrong = 0;
-        for (int pick = 0; pick < 3; pick++) {
+        for (int pick = 0; pick < (router ? 3 : 1); pick++) {
             int64_t at = p->offset + (int64_t)rng_below(4, RNG_DATA, (uint64_t)(i * 4 + pick), (uint64_t)p->size);
             float value = f.values[at];
             const float step = 1e-3f;
