@@ -362,6 +362,7 @@ static enum status make_all(struct error *err)
     TRY_OR(done, status, row_lists_make(pool, &d, 2, on, &lists, err));
     TRY_OR(done, status, row_lists_make(pool, &d, 3, on, &lists, err));
     TRY_OR(done, status, loar_memory_create(WIDTH, HEADS, &memory, err));
+    assert_true(memory.sum && memory.on && memory.gate);
 done:
     loar_memory_free(&memory);
     row_lists_free(&lists);

@@ -93,10 +93,10 @@ static void thresholds(void **state)
     track_threshold(&c, &four, HEADS, 0.5, z, threshold, row);
     ASSERT_VALUES(row, 7.0f / 3 - 1.5f, 3);
     c.per_head = true;
-    track_read_thresholds(&c, HEADS, (const float[]){1.5f, 0.75f, -5, 7}, threshold);
-    ASSERT_VALUES(threshold, 1.5f, 0.75f, -5);
-    track_threshold(&c, &four, HEADS, 0.5, z, threshold, row); /* above: 1, 1, 3 */
-    ASSERT_VALUES(row, -0.5f, -0.5f, 1.5f, 3);
+    track_read_thresholds(&c, HEADS, (const float[]){1.5f, 0.75f, -1.5f, 7}, threshold);
+    ASSERT_VALUES(threshold, 1.5f, 0.75f, -1.5f);
+    track_threshold(&c, &four, HEADS, 0.5, z, threshold, row); /* above: 1, 1, 2; always on or not */
+    ASSERT_VALUES(row, -0.5f, -0.5f, 0.5f, 3);
 }
 
 /* The rule that the owner of the table applies leads a threshold to the quantile and a count to all that was seen. */

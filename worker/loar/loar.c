@@ -38,7 +38,7 @@ bool loar_is_leaky(const struct loar_config *config)
 
 int loar_heads_of(double budget, int heads)
 {
-    int count = (int)ceil(budget * heads - 1e-6); /* 0.55 * 20 is 11, not 12 */
+    int count = (int)ceil(budget * heads - 1e-6); /* 0.28 * 25 is a little above 7 in doubles */
     return count < 1 ? 1 : count > heads ? heads : count;
 }
 
