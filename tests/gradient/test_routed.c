@@ -8,7 +8,7 @@
 enum { LAYERS = 4, HEADS = 4, VOCAB = 40 };
 
 static const struct loar_layer layers[LAYERS] = {
-    {true, 0, 0, 0.5}, {true, 70, 8, 0.5}, {false, 90, 0, 1}, {true, 0, 0, 0.75}};
+    {true, 0, 0, 0.5}, {true, 70, 8, 0.5}, {false, 64, 0, 1}, {true, 0, 0, 0.75}};
 
 struct fixture {
     struct loar_plan plan;
@@ -86,9 +86,9 @@ static void append(struct batch *batch, int row, int n, int task)
 static struct batch rows(void)
 {
     struct batch batch = {0};
-    append(&batch, 1, 150, 0);
-    append(&batch, 2, 30, 1);
-    append(&batch, 3, 201, 1);
+    append(&batch, 1, 90, 0);
+    append(&batch, 2, 20, 1);
+    append(&batch, 3, 140, 1);
     return batch;
 }
 
@@ -116,15 +116,15 @@ static int different; /* configurations whose heads do not all run */
 static void look_ahead(const struct loar_config *c)
 {
     /* In the middle of a block; early, where the leak is looked for, so that much of the mean changes. */
-    const int at = c->feature == LOAR_SEQ_MEAN ? 20 : 170;
+    const int at = c->feature == LOAR_SEQ_MEAN ? 20 : 100;
     struct fixture f;
     struct error err;
     fixture_open(&f, c, 2, false);
     struct batch batch = {0};
-    append(&batch, 4, 250, 0);
-    float *before = test_malloc(250 * VOCAB * sizeof *before), *after = test_malloc(250 * VOCAB * sizeof *after);
+    append(&batch, 4, 150, 0);
+    float *before = test_malloc(150 * VOCAB * sizeof *before), *after = test_malloc(150 * VOCAB * sizeof *after);
     assert_ok(model_logits(f.model, f.values, &batch, before, &err), &err);
-    for (int i = at + 1; i < 250; i++)
+    for (int i = at + 1; i < 150; i++)
         batch.tokens[i] = 7;
     assert_ok(model_logits(f.model, f.values, &batch, after, &err), &err);
     bool same = !memcmp(before, after, (at + 1) * VOCAB * sizeof *before);
@@ -132,7 +132,7 @@ static void look_ahead(const struct loar_config *c)
         different += !same;
     else
         assert_true(same);
-    assert_true(memcmp(before + 200 * VOCAB, after + 200 * VOCAB, VOCAB * sizeof *before));
+    assert_true(memcmp(before + 120 * VOCAB, after + 120 * VOCAB, VOCAB * sizeof *before));
     test_free(before), test_free(after);
     batch_free(&batch);
     fixture_close(&f);
@@ -150,22 +150,22 @@ static void no_token_looks_ahead(void **state)
 
 static void decode(const struct loar_config *c)
 {
-    const int pieces[] = {37, 1, 1, 50, 1, 1, 60, 1, 1, 3};
+    const int pieces[] = {37, 1, 1, 30, 1, 1, 60, 1, 1, 3};
     if (c->feature == LOAR_SEQ_MEAN)
         return;
     struct fixture f;
     struct error err;
     fixture_open(&f, c, 2, false);
     struct batch batch = {0};
-    append(&batch, 5, 156, 1);
+    append(&batch, 5, 136, 1);
     for (int i = 0; i < 36; i++) /* the first piece is the prompt */
         batch.target_spans[i] = SPAN_PROMPT;
-    for (int i = 36; i < 156; i++)
+    for (int i = 36; i < 136; i++)
         batch.target_spans[i] = SPAN_ANSWER;
-    float *all = test_malloc(156 * VOCAB * sizeof *all), last[VOCAB];
+    float *all = test_malloc(136 * VOCAB * sizeof *all), last[VOCAB];
     assert_ok(model_logits(f.model, f.values, &batch, all, &err), &err);
     struct kv_cache *cache;
-    assert_ok(kv_cache_create(f.model, 156, &cache, &err), &err);
+    assert_ok(kv_cache_create(f.model, 136, &cache, &err), &err);
     for (int round = 0; round < 2; round++) {
         int at = 0;
         kv_cache_set_task(cache, 37, 1);
@@ -176,7 +176,7 @@ static void decode(const struct loar_config *c)
             assert_near("logits", last, wanted, VOCAB, 1e-5);
             test_free(wanted);
         }
-        assert_int_equal(at, 156);
+        assert_int_equal(at, 136);
         kv_cache_reset(cache);
     }
     kv_cache_free(cache);
@@ -215,6 +215,8 @@ static void differences(const struct loar_config *config)
     for (int i = 0; i < f.table.count; i++) {
         const struct param *p = &f.table.items[i];
         bool router = strstr(p->name, "loar.") != NULL;
+        if (!router && (i + (int)c.policy + (int)c.gate) % 4)
+            continue; /* each tensor with some policies, each policy with some tensors */
         if (router && (c.gate == LOAR_HARD || c.granularity == LOAR_BY_TOKEN || !strstr(p->name, "loar.layers.3.router")))
             continue; /* of so many decisions by token, some are always about to turn over */
         model_keep_routing(f.model, !router);
