@@ -57,15 +57,7 @@ size_t attention_scratch_values(const struct attention *a, int threads, bool bac
 
 MULTIVERSION static float dot(int n, const float *x, const float *y)
 {
-    lanes sum = {0};
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        sum += *(const lanes *)(x + i) * *(const lanes *)(y + i);
-    float lane[LANES];
-    memcpy(lane, &sum, sizeof lane);
-    for (; i < n; i++)
-        lane[i % LANES] += x[i] * y[i];
-    return lanes_sum(lane);
+    return lanes_dot(n, x, y);
 }
 
 static int delta_blocks(const struct attention *a)

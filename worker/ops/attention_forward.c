@@ -66,17 +66,8 @@ MULTIVERSION static void scale_row(int n, float factor, float *x)
 
 MULTIVERSION static void dot_rows(int c, const float *q, int columns, const float *k, int64_t k_row, float *scores)
 {
-    for (int j = 0; j < columns; j++, k += k_row) {
-        lanes sum = {0};
-        int i = 0;
-        for (; i + LANES <= c; i += LANES)
-            sum += *(const lanes *)(q + i) * *(const lanes *)(k + i);
-        float lane[LANES];
-        memcpy(lane, &sum, sizeof lane);
-        for (; i < c; i++)
-            lane[i % LANES] += q[i] * k[i];
-        scores[j] = lanes_sum(lane);
-    }
+    for (int j = 0; j < columns; j++)
+        scores[j] = lanes_dot(c, q, k + j * k_row);
 }
 
 /* One tile of queries: rows [first, first + rows) of the view. */

@@ -20,6 +20,20 @@ static inline float lanes_sum(const float *lane)
     return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
 }
 
+/* Sum of x[i] * y[i]. */
+static inline float lanes_dot(int n, const float *x, const float *y)
+{
+    lanes sum = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        sum += *(const lanes *)(x + i) * *(const lanes *)(y + i);
+    float lane[LANES];
+    memcpy(lane, &sum, sizeof lane);
+    for (; i < n; i++)
+        lane[i % LANES] += x[i] * y[i];
+    return lanes_sum(lane);
+}
+
 /* exp(x) within 2 units in the last place for x >= -86.9 (0 below), infinity above 88.72, NaN for NaN.
  * x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) by the polynomial of Cephes' expf (Moshier). */
 static inline float exp_fast(float x)
