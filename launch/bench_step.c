@@ -107,7 +107,7 @@ static enum status add_row(struct work *w, const struct shape *s, int64_t prompt
         row.tokens[i] = (int32_t)rng_below(1, RNG_DATA, (uint64_t)(number << 20 | i), (uint64_t)s->vocab);
         row.spans[i] = i < prompt ? SPAN_PROMPT : SPAN_ANSWER;
     }
-    const float weights[SPAN_COUNT] = {1, 1, 1, 1};
+    const float weights[SPAN_COUNT] = {[SPAN_THOUGHT] = 1, [SPAN_ANSWER] = 1, [SPAN_END] = 1};
     if (st == STATUS_OK)
         st = batch_append(&w->batches[w->n_batches - 1], &row, weights, err);
     row_free(&row);
@@ -206,9 +206,9 @@ static enum status time_steps(struct bench *b, const struct shape *s, struct thr
     }
     double peak = peak_flops(threads) / product.wall, rate = b->work.flops / step.wall;
     double of_cpu = b->work.flops / step.cpu / (peak_flops(threads) / product.cpu);
-    printf("%d thread%s: products %.1f GFLOP/s (%s), step %.1f GFLOP/s in %.3f s: share of the peak %.3f (by processor time "
-           "%.3f); %.0f tokens/s\n",
-           threads, threads > 1 ? "s" : "", peak * 1e-9, gemm_kernels(), rate * 1e-9, step.wall, rate / peak, of_cpu,
+    printf("%d thread%s: products %.1f GFLOP/s (%s), step %.1f GFLOP/s in %.3f s (%.3f s of processor time): share of the "
+           "peak %.3f (by processor time %.3f); %.0f tokens/s\n",
+           threads, threads > 1 ? "s" : "", peak * 1e-9, gemm_kernels(), rate * 1e-9, step.wall, step.cpu, rate / peak, of_cpu,
            (double)b->work.tokens / step.wall);
     fflush(stdout);
     return STATUS_OK;
