@@ -299,10 +299,10 @@ static void begins_dense(void **state)
 static void same_bits(const struct loar_config *c)
 {
     const struct loar_schedule schedule = {100, 10, 0.25, 0.1};
-    struct batch batch = rows();
     struct error err;
     if (c->feature != LOAR_PREFIX_MEAN || c->granularity != LOAR_BY_BLOCK)
         return;
+    struct batch batch = rows();
     for (int stand_in = 0; stand_in < LOAR_N_STAND_INS; stand_in++)
         for (int step = 5 + 45 * (stand_in % 2); step < 100; step += 90) { /* dense and frozen, or routed */
             struct loar_config config = *c;
