@@ -23,6 +23,9 @@ enum status params_add(struct params *table, const struct param *entry, int *ind
     for (int i = 0; i < p.n_dims; i++)
         if (p.shape[i] < 0 || __builtin_mul_overflow(p.size, p.shape[i], &p.size) || p.size > INT64_MAX / 8)
             FAIL(err, STATUS_DATA, "tensor '%s': its shape overflows", entry->name);
+    if (p.rate != 0 && !(p.rate > 0 && p.rate <= 1 && p.role == PARAM_TRAINED && p.n_dims > 0 && p.shape[p.n_dims - 1] > 1))
+        FAIL(err, STATUS_INTERNAL, "tensor '%s' cannot be moved at rate %g: it must be in the flat space, with rows of values "
+             "and a count, and the rate above 0 and at most 1", entry->name, (double)p.rate);
     p.name = mem_strdup(entry->name);
     if (!p.name)
         FAIL(err, STATUS_NOMEM, "no memory for the name of tensor '%s'", entry->name);
@@ -97,6 +100,8 @@ void params_fingerprint(const struct params *table, char hex[DIGEST_HEX_SIZE])
         digest_add_string(digest, p->name);
         digest_add(digest, numbers, sizeof numbers);
         digest_add(digest, p->shape, (size_t)p->n_dims * sizeof *p->shape);
+        if (p->rate > 0)
+            digest_add(digest, &p->rate, sizeof p->rate);
     }
     digest_finish(digest, hex);
 }

@@ -26,6 +26,11 @@ struct param {
     bool decay; /* weight decay applies (matrices yes; norms and biases no) */
     enum param_init init;
     float init_std;
+    /* 0: the optimizer trains it. Else it has a place in the flat space, too, but is no parameter of the loss: its last
+     * dimension is rows of W values and a count, and what workers send for a row is, over their observations x, the sum of
+     * x - v for each value v and the number of observations. The server moves values by this share of the mean of x - v;
+     * neither learning rate, weight decay nor clipping touch it. */
+    float rate;
     int64_t offset; /* first value in the flat space; -1 when frozen */
 };
 
@@ -47,8 +52,8 @@ void params_free(struct params *table);
 /* Fills the flat space with initial values: a pure function of (seed, tensor name). */
 void params_initialise(const struct params *table, uint64_t seed, float *values);
 
-/* Hash of all names, shapes and places: ranks that agree on it speak of the same flat space. hex: DIGEST_HEX_SIZE
- * of common/checksum.h; all zeros when memory is short. */
+/* Hash of all names, shapes, places and rates (if not 0): ranks that agree on it speak of the same flat space. hex:
+ * DIGEST_HEX_SIZE of common/checksum.h; all zeros when memory is short. */
 void params_fingerprint(const struct params *table, char hex[33]);
 
 struct chunks {

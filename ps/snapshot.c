@@ -74,7 +74,8 @@ enum status snapshot_digest(const struct params *table, const float *values, int
 
 /* ---- Writing ------------------------------------------------------------------------------------------------- */
 
-/* One flat array: every trained tensor as a dataset with its checksum. */
+/* One flat array: every trained tensor as a dataset with its checksum. Tensors with a rate lie in states like any other,
+ * as the zeros that they are there: the format has one list of tensors for all arrays. */
 static enum status write_array(struct h5 *file, const struct snapshot_view *view, const char *state,
                                const float *values, struct digest *digest, struct error *err)
 {
@@ -91,7 +92,7 @@ static enum status write_array(struct h5 *file, const struct snapshot_view *view
         snapshot_digest_tensor(digest, p, bytes);
         if (state)
             continue;
-        TRY(h5_set_string(file, path, "role", "trained", err));
+        TRY(h5_set_string(file, path, "role", p->rate > 0 ? "tracked" : "trained", err));
         TRY(h5_set_int(file, path, "decay", p->decay, err));
     }
     return STATUS_OK;

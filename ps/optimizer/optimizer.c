@@ -6,11 +6,13 @@
 
 #include "common/compiler.h"
 #include "common/memory.h"
+#include "ps/optimizer/track.h"
 
-/* The values of one trained tensor. */
+/* The values of one tensor. */
 struct extent {
     int64_t begin, end;
     bool decay;
+    const struct param *tracked; /* moved by track.h; NULL: trained */
 };
 
 struct optimizer {
@@ -45,7 +47,7 @@ static void list_extents(struct optimizer *o)
     for (int i = 0; i < o->table->count; i++) {
         const struct param *p = &o->table->items[i];
         if (p->role == PARAM_TRAINED && p->size > 0)
-            o->extents[o->n_extents++] = (struct extent){p->offset, p->offset + p->size, p->decay};
+            o->extents[o->n_extents++] = (struct extent){p->offset, p->offset + p->size, p->decay, p->rate > 0 ? p : NULL};
     }
 }
 
@@ -118,13 +120,22 @@ static int first_extent(const struct optimizer *o, int64_t position)
     return low;
 }
 
+/* The part of an extent that lies in [begin, end). */
+static void overlap(const struct extent *extent, int64_t begin, int64_t end, int64_t *first, int64_t *last)
+{
+    *first = extent->begin > begin ? extent->begin : begin;
+    *last = extent->end < end ? extent->end : end;
+}
+
 int64_t optimizer_update(const struct optimizer *o, const struct optimizer_scalars *scalars, int64_t begin,
                          int64_t end, float *parameters, float *const *states, const float *gradient)
 {
     int64_t bad = -1;
     for (int e = first_extent(o, begin); e < o->n_extents && o->extents[e].begin < end; e++) {
-        int64_t first = o->extents[e].begin > begin ? o->extents[e].begin : begin;
-        int64_t last = o->extents[e].end < end ? o->extents[e].end : end;
+        if (o->extents[e].tracked)
+            continue;
+        int64_t first, last;
+        overlap(&o->extents[e], begin, end, &first, &last);
         struct optimizer_span span = {
             .parameters = parameters + first,
             .gradient = gradient + (first - begin),
@@ -148,6 +159,22 @@ struct step_job {
     void *context;
 };
 
+/* What of a chunk belongs to tensors with a rate. Returns the first position that became NaN or infinite, or -1. */
+static int64_t track_chunk(const struct optimizer *o, int64_t begin, int64_t end, const float *const *gradients,
+                           float *parameters)
+{
+    int64_t bad = -1;
+    for (int e = first_extent(o, begin); e < o->n_extents && o->extents[e].begin < end; e++) {
+        if (!o->extents[e].tracked)
+            continue;
+        int64_t first, last;
+        overlap(&o->extents[e], begin, end, &first, &last);
+        int64_t at = track_update(o->extents[e].tracked, &o->chunks, gradients, first, last, parameters);
+        bad = bad < 0 ? at : bad;
+    }
+    return bad;
+}
+
 static void step_chunk(void *context, int chunk, int thread)
 {
     (void)thread;
@@ -155,9 +182,11 @@ static void step_chunk(void *context, int chunk, int thread)
     struct optimizer *o = job->optimizer;
     if (job->before)
         job->before(job->context, chunk);
-    int64_t begin = chunk_begin(&o->chunks, chunk);
-    o->bad[chunk] = optimizer_update(o, job->scalars, begin, begin + chunk_size(&o->chunks, chunk),
-                                     job->shard->parameters, job->shard->states, job->gradients[chunk]);
+    int64_t begin = chunk_begin(&o->chunks, chunk), end = begin + chunk_size(&o->chunks, chunk);
+    int64_t trained = optimizer_update(o, job->scalars, begin, end, job->shard->parameters, job->shard->states,
+                                       job->gradients[chunk]);
+    int64_t tracked = track_chunk(o, begin, end, job->gradients, job->shard->parameters);
+    o->bad[chunk] = trained < 0 || (tracked >= 0 && tracked < trained) ? tracked : trained;
 }
 
 static int64_t first_bad(const struct optimizer *o)
@@ -224,17 +253,36 @@ struct norm_job {
     const float *const *gradients;
 };
 
+/* Sums of squares of [begin, end): returns that of what is trained, *tracked is that of tensors with a rate. */
+static double trained_squares(const struct optimizer *o, int64_t begin, int64_t end, const float *gradient, double *tracked)
+{
+    double sum = 0;
+    int64_t from = begin;
+    *tracked = 0;
+    for (int e = first_extent(o, begin); e < o->n_extents && o->extents[e].begin < end; e++) {
+        if (!o->extents[e].tracked)
+            continue;
+        int64_t first, last;
+        overlap(&o->extents[e], begin, end, &first, &last);
+        sum += gradient_squares(gradient + (from - begin), first - from);
+        *tracked += gradient_squares(gradient + (first - begin), last - first);
+        from = last;
+    }
+    return sum + gradient_squares(gradient + (from - begin), end - from);
+}
+
 static void square_chunk(void *context, int chunk, int thread)
 {
     (void)thread;
     const struct norm_job *job = context;
     struct optimizer *o = job->optimizer;
-    int64_t size = chunk_size(&o->chunks, chunk);
-    o->squares[chunk] = gradient_squares(job->gradients[chunk], size);
+    int64_t begin = chunk_begin(&o->chunks, chunk), size = chunk_size(&o->chunks, chunk);
+    double tracked;
+    o->squares[chunk] = trained_squares(o, begin, begin + size, job->gradients[chunk], &tracked);
     o->bad[chunk] = -1;
     /* Squares of floats cannot overflow a double, so only a NaN or an infinity makes the sum one. */
-    if (!isfinite(o->squares[chunk]))
-        o->bad[chunk] = chunk_begin(&o->chunks, chunk) + first_non_finite(job->gradients[chunk], size);
+    if (!isfinite(o->squares[chunk] + tracked))
+        o->bad[chunk] = begin + first_non_finite(job->gradients[chunk], size);
 }
 
 struct gradient_norm gradient_norm(struct optimizer *o, struct threads *pool, const float *const *gradients,

@@ -1,5 +1,6 @@
 /* Optimizers behind one interface: a rule updates any range of the flat space, so threads and servers take chunks as
  * they like and no bit depends on the cut. Also the global norm of the gradient and the clip factor.
+ * Tensors with a rate (common/params.h) are moved by track.h instead; their states stay zero.
  * Gradients are sums over tokens; they are divided by the token weight once, inside the update (its `scale`).
  * Must not know: where a gradient came from, messages, files. */
 #ifndef PS_OPTIMIZER_OPTIMIZER_H
@@ -63,15 +64,16 @@ int optimizer_n_states(const struct optimizer *optimizer);
 const char *const *optimizer_state_names(const struct optimizer *optimizer);
 
 /* Updates flat positions [begin, end). `parameters` and `states` are whole flat arrays, `gradient` points at the value
- * of position `begin`. Padding is left alone. Returns the flat position of the first parameter that became NaN or
- * infinite, or -1. Several threads may call it on ranges that do not overlap. */
+ * of position `begin`. Padding and tensors with a rate are left alone. Returns the flat position of the first parameter
+ * that became NaN or infinite, or -1. Several threads may call it on ranges that do not overlap. */
 int64_t optimizer_update(const struct optimizer *optimizer, const struct optimizer_scalars *scalars, int64_t begin,
                          int64_t end, float *parameters, float *const *states, const float *gradient);
 
 /* Called right before a chunk changes, on the thread that changes it. */
 typedef void optimizer_chunk_fn(void *context, int chunk);
 
-/* One update of all chunks; gradients[c] is the sum for chunk c [chunk_size(c)]. `before` may be NULL.
+/* One update of all chunks, tensors with a rate included; gradients[c] is the sum for chunk c [chunk_size(c)]. `before`
+ * may be NULL.
  * STATUS_NUMERIC: a parameter became NaN or infinite; tensor and element are named. */
 enum status optimizer_step(struct optimizer *optimizer, struct threads *pool, const struct optimizer_scalars *scalars,
                            struct shard *shard, const float *const *gradients, optimizer_chunk_fn *before,
@@ -86,8 +88,8 @@ int64_t first_non_finite(const float *values, int64_t count);
 double gradient_clip(double norm, double max_norm);
 
 struct gradient_norm {
-    double norm;        /* Euclidean, of gradient / weight, over all chunks in chunk order */
-    int64_t non_finite; /* flat position of the first NaN or infinite value, or -1 */
+    double norm;        /* Euclidean, of gradient / weight, over all chunks in chunk order; tensors with a rate left out */
+    int64_t non_finite; /* flat position of the first NaN or infinite value in any tensor, or -1 */
 };
 
 /* weight: token weight by which the sums are to be divided, > 0. The same bits for any number of threads. */

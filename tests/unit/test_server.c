@@ -19,7 +19,15 @@ struct model {
     const struct params *table;
 };
 
-static int failing_slot = -1, nan_slot = -1;
+static int failing_slot = -1, nan_slot = -1, nan_place = 33;
+
+/* Behind the trained tensors, where a table has it: rows of 43 values and a count, halves and whole numbers. */
+enum { TRACKED = 40 * 16 + 37 * 16, TRACKED_ROWS = 4, TRACKED_WIDTH = 44 };
+
+static float tracked_sum(int64_t i, int step, int slot)
+{
+    return i % TRACKED_WIDTH == TRACKED_WIDTH - 1 ? (float)(slot % 3) * (i > TRACKED_WIDTH) : (float)((i * 7 + step * 3 + slot) % 19) / 2;
+}
 
 enum status model_gradient(struct model *model, const float *values, const struct batch *batch, float *gradients,
                            model_ready_fn *on_ready, void *context, struct loss_sums *sums, struct error *err)
@@ -28,12 +36,15 @@ enum status model_gradient(struct model *model, const float *values, const struc
     if (slot == failing_slot && step == 2)
         FAIL(err, STATUS_NUMERIC, "made up");
     for (int64_t i = model->table->values; i-- > 0;) {
-        gradients[i] = (float)(values[i] * 0.1 + rng_normal((uint64_t)step, (uint64_t)slot, (uint64_t)i) * (slot % 5 ? 1.0 : 1e3));
+        if (i >= TRACKED)
+            gradients[i] = tracked_sum(i - TRACKED, step, slot);
+        else
+            gradients[i] = (float)(values[i] * 0.1 + rng_normal((uint64_t)step, (uint64_t)slot, (uint64_t)i) * (slot % 5 ? 1.0 : 1e3));
         if (i % 23 == 0 && on_ready)
             on_ready(context, i);
     }
     if (slot == nan_slot && step == 3)
-        gradients[33] = NAN;
+        gradients[nan_place] = NAN;
     sums->loss = slot * 0.3 + step;
     sums->weight = 1 + slot % 3;
     sums->tokens = 10 + slot;
@@ -217,6 +228,59 @@ static void bits_do_not_depend_on_workers(void **state)
     params_free(&table);
 }
 
+static void add_tracked(struct params *table)
+{
+    struct error err;
+    assert_ok(params_add(table, &(struct param){.name = "state", .n_dims = 2, .shape = {TRACKED_ROWS, TRACKED_WIDTH}, .init = INIT_ONES, .rate = 0.25f}, NULL, &err), &err);
+    assert_int_equal(table->items[table->count - 1].offset, TRACKED);
+}
+
+/* Tensors that follow observations: exact sums over slots, whatever the workers; the others train as if they were not there. */
+static void tracked_tensors(void **state)
+{
+    (void)state;
+    struct params table, plain;
+    struct outcome out, without;
+    float wanted[TRACKED_ROWS * TRACKED_WIDTH];
+    make_table(&plain);
+    make_table(&table);
+    add_tracked(&table);
+    for (int i = 0; i < TRACKED_ROWS * TRACKED_WIDTH; i++)
+        wanted[i] = 1;
+    for (int step = 0; step < STEPS; step++)
+        for (int i = 0; i < TRACKED_ROWS * TRACKED_WIDTH; i++) {
+            int last = i / TRACKED_WIDTH * TRACKED_WIDTH + TRACKED_WIDTH - 1;
+            double sum = 0, n = 0;
+            for (int slot = 0; slot < SLOTS; slot++) {
+                sum += tracked_sum(i, step, slot);
+                n += tracked_sum(last, step, slot);
+            }
+            wanted[i] = i == last ? wanted[i] + (float)n : n > 0 ? (float)(wanted[i] + 0.25 / n * sum) : wanted[i];
+        }
+    assert_true(wanted[0] == 1 && wanted[TRACKED_WIDTH] != 1 && wanted[2 * TRACKED_WIDTH - 1] == 1 + STEPS * 12);
+    run(&plain, 1, 256, 1, 4, &without);
+    const struct { int workers, threads; } ways[] = {{1, 1}, {3, 2}, {7, 3}};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        run(&table, ways[i].workers, 256, ways[i].threads, 4, &out);
+        assert_int_equal(out.status, STATUS_OK);
+        assert_memory_equal(out.values + TRACKED, wanted, sizeof wanted);
+        assert_memory_equal(out.values, without.values, TRACKED * sizeof(float));
+        assert_true(out.norm == without.norm);
+        mem_free(out.values);
+    }
+    mem_free(without.values);
+    nan_slot = 4;
+    nan_place = TRACKED + 2 * TRACKED_WIDTH + 5;
+    run(&table, 3, 256, 1, 4, &out);
+    nan_slot = -1;
+    nan_place = 33;
+    assert_int_equal(out.status, STATUS_NUMERIC);
+    assert_non_null(strstr(out.err.text, "'state' [2, 5] is not finite in step 4"));
+    mem_free(out.values);
+    params_free(&plain);
+    params_free(&table);
+}
+
 static void failures_name_the_worker(void **state)
 {
     (void)state;
@@ -269,6 +333,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_do_not_depend_on_workers),
+        cmocka_unit_test(tracked_tensors),
         cmocka_unit_test(failures_name_the_worker),
         cmocka_unit_test(a_bad_gradient_names_its_tensor),
         cmocka_unit_test(a_signal_ends_the_run_between_updates),
