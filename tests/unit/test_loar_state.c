@@ -289,8 +289,7 @@ static void tensors(void **state)
     named(&table, "loar.layers.3.state.threshold", 1, 2);
     named(&table, "loar.layers.3.state.average", 6, 9);
     for (int i = 0; i < table.count; i++)
-        assert_int_equal(loar_is_state(table.items[i].name), !!strstr(table.items[i].name, ".state."));
-    assert_false(loar_is_state("model.layers.0.state.threshold"));
+        assert_true(table.items[i].rate == (strstr(table.items[i].name, ".state.") ? 0.05f : 0));
     assert_ok(loar_find(&c, &shape, 3, &table, &at, &err), &err);
     assert_true(at.multiplier == -1 && at.threshold == table.items[5].offset && at.fc1_weight == 0);
 
@@ -319,7 +318,7 @@ static void tensors(void **state)
     c.stand_in = LOAR_NORMALISER;
     assert_ok(loar_list(&c, &shape, 0, &table, &err), &err);
     assert_int_equal(table.count, 6);
-    named(&table, "loar.layers.0.state.multiplier", 2, 2);
+    assert_true(table.items[named(&table, "loar.layers.0.state.multiplier", 2, 2)].rate == 0.02f);
     params_free(&table);
     table = empty;
     c.policy = LOAR_POLICY_quantile;

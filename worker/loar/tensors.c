@@ -10,6 +10,10 @@
 
 enum { N_TENSORS = 8, NAME_SIZE = 96 };
 
+/* By which share of what a step saw the state moves (common/params.h, `rate`): about 1 / rate steps are remembered. Prices
+ * are slower than thresholds, since what they do shows only once the router has learnt from it. */
+static const float THRESHOLD_RATE = 0.05f, MULTIPLIER_RATE = 0.02f, AVERAGE_RATE = 0.05f;
+
 struct tensor {
     const char *name;
     size_t place; /* in loar_places */
@@ -17,7 +21,7 @@ struct tensor {
     int n_dims;
     int64_t shape[2];
     enum param_init init;
-    float init_std;
+    float init_std, rate;
 };
 
 static void tensors_of(const struct loar_config *c, const struct loar_shape *s, struct tensor out[N_TENSORS])
@@ -26,16 +30,17 @@ static void tensors_of(const struct loar_config *c, const struct loar_shape *s, 
     enum policy_keeps keeps = policy_of(c->policy)->keeps;
     int64_t r = c->router_dim, h = s->heads, t = c->n_tasks;
     const struct tensor all[N_TENSORS] = {
-        {"router.fc1.weight", PLACE(fc1_weight), true, true, 2, {r, s->width}, INIT_NORMAL, 1 / sqrtf((float)s->width)},
-        {"router.fc1.bias", PLACE(fc1_bias), true, false, 1, {r}, INIT_ZEROS, 0},
-        {"router.fc2.weight", PLACE(fc2_weight), true, true, 2, {h, r}, INIT_ZEROS, 0},
-        {"router.fc2.bias", PLACE(fc2_bias), true, false, 1, {h}, INIT_ONES, 0}, /* sigmoids begin above a half */
-        {"router.task_bias", PLACE(task_bias), true, false, 2, {t, h}, INIT_ZEROS, 0},
+        {"router.fc1.weight", PLACE(fc1_weight), true, true, 2, {r, s->width}, INIT_NORMAL, 1 / sqrtf((float)s->width), 0},
+        {"router.fc1.bias", PLACE(fc1_bias), true, false, 1, {r}, INIT_ZEROS, 0, 0},
+        {"router.fc2.weight", PLACE(fc2_weight), true, true, 2, {h, r}, INIT_ZEROS, 0, 0},
+        {"router.fc2.bias", PLACE(fc2_bias), true, false, 1, {h}, INIT_ONES, 0, 0}, /* sigmoids begin above a half */
+        {"router.task_bias", PLACE(task_bias), true, false, 2, {t, h}, INIT_ZEROS, 0, 0},
         {"state.threshold", PLACE(threshold), keeps == KEEPS_THRESHOLD, false, 2,
-         {1, track_threshold_width(c, s->heads) + 1}, INIT_ZEROS, 0},
-        {"state.multiplier", PLACE(multiplier), keeps == KEEPS_MULTIPLIER, false, 2, {t, 2}, INIT_ZEROS, 0},
+         {1, track_threshold_width(c, s->heads) + 1}, INIT_ZEROS, 0, THRESHOLD_RATE},
+        {"state.multiplier", PLACE(multiplier), keeps == KEEPS_MULTIPLIER, false, 2, {t, 2}, INIT_ZEROS, 0,
+         MULTIPLIER_RATE},
         {"state.average", PLACE(average), c->stand_in == LOAR_AVERAGE, false, 2, {h, s->head_dim + 1},
-         INIT_ZEROS, 0},
+         INIT_ZEROS, 0, AVERAGE_RATE},
     };
 #undef PLACE
     memcpy(out, all, sizeof all);
@@ -55,7 +60,7 @@ enum status loar_list(const struct loar_config *config, const struct loar_shape 
     for (const struct tensor *t = tensors; t < tensors + N_TENSORS; t++) {
         char room[NAME_SIZE];
         struct param p = {.name = room, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}, .init = t->init,
-                          .init_std = t->init_std, .decay = t->decay};
+                          .init_std = t->init_std, .decay = t->decay, .rate = t->rate};
         named(room, layer, t);
         if (t->used)
             TRY(params_add(table, &p, NULL, err));
@@ -85,12 +90,6 @@ enum status loar_find(const struct loar_config *config, const struct loar_shape 
         *place = p->offset;
     }
     return STATUS_OK;
-}
-
-bool loar_is_state(const char *name)
-{
-    int layer, length = 0;
-    return sscanf(name, "loar.layers.%d.state.%n", &layer, &length) == 1 && length > 0;
 }
 
 struct router loar_router(const struct loar_config *config, const struct loar_shape *shape,

@@ -11,7 +11,7 @@
 /* Places in the flat space; -1 for what the configuration has no use for. */
 struct loar_places {
     int64_t fc1_weight, fc1_bias, fc2_weight, fc2_bias, task_bias; /* router */
-    int64_t threshold, multiplier, average;                        /* state, moved by the rule of track.h */
+    int64_t threshold, multiplier, average; /* state, moved by the rule of track.h: these have a rate in the table */
 };
 
 /* Appends the layer's tensors. */
@@ -20,8 +20,6 @@ enum status loar_list(const struct loar_config *config, const struct loar_shape 
 /* STATUS_DATA when one is missing or has another shape. */
 enum status loar_find(const struct loar_config *config, const struct loar_shape *shape, int layer,
                       const struct params *table, struct loar_places *out, struct error *err);
-/* True for a name that loar_list gives to a tensor of state. */
-bool loar_is_state(const char *name);
 
 /* The router's view of the flat space, and its gradient's. */
 struct router loar_router(const struct loar_config *config, const struct loar_shape *shape,
