@@ -6,8 +6,8 @@ backward, on rows of the same lengths. Needs torch and transformers; against_tor
   packed   the step's rows one after another without padding, positions restarting; they do not see each other
 
 Both are transformers' LlamaForCausalLM with its own loss over full logits. Prompt tokens have label -100. Prints one line a
-layout and round: 'layout seconds processor_seconds real_tokens supervised_tokens positions_computed loss'; with several
-threads processor time holds OpenMP's waiting too.
+layout and round: 'layout seconds processor_seconds real_tokens supervised_tokens positions_computed loss'; unless
+OMP_WAIT_POLICY=PASSIVE, processor time of several threads holds their waiting too.
 """
 import argparse
 import os
