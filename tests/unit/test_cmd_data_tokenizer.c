@@ -1,7 +1,7 @@
 /* `loar data tokenizer` as a user meets it: exit status, messages, what lies on disk afterwards. */
 #include "tests/support/cmocka_all.h"
+#include "tests/support/capture.h"
 
-#include <fcntl.h>
 #include <stdarg.h>
 #include <unistd.h>
 
@@ -59,15 +59,6 @@ static int tear_down(void **state)
     return rmdir(folder);
 }
 
-static int send_to(const char *path, int fd)
-{
-    int saved = dup(fd), file = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
-    assert_true(saved >= 0 && file >= 0);
-    dup2(file, fd);
-    close(file);
-    return saved;
-}
-
 /* loar data tokenizer with the arguments, up to NULL; both outputs go into files. */
 static int run(const char *argument, ...)
 {
@@ -78,15 +69,7 @@ static int run(const char *argument, ...)
     for (; argument && argc < 23; argument = va_arg(list, const char *))
         argv[argc++] = (char *)argument;
     va_end(list);
-    fflush(stdout);
-    int good = send_to(output, STDOUT_FILENO), bad = send_to(errors, STDERR_FILENO);
-    int rc = cmd_data(argc, argv);
-    fflush(stdout);
-    dup2(good, STDOUT_FILENO);
-    dup2(bad, STDERR_FILENO);
-    close(good);
-    close(bad);
-    return rc;
+    return run_captured(cmd_data, argc, argv, output, errors);
 }
 
 static void expect_in(const char *path, const char *part)

@@ -1,7 +1,7 @@
 /* The commands tokenize and detokenize as a user meets them: files in, lines out in order, exit status. */
 #include "tests/support/cmocka_all.h"
+#include "tests/support/capture.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "common/files.h"
@@ -40,30 +40,13 @@ static int tear_down(void **state)
     return rmdir(folder);
 }
 
-static int send_to(const char *path, int fd)
-{
-    int saved = dup(fd), file = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
-    assert_true(saved >= 0 && file >= 0);
-    dup2(file, fd);
-    close(file);
-    return saved;
-}
-
 /* Runs with both outputs in files; `in` becomes the input file. */
 static int run(int (*command)(int, char **), const char *in, size_t size, const char *option, const char *threads)
 {
     struct error err;
     char *argv[] = {"x", "--model", model, "--threads", (char *)threads, input, (char *)option, NULL};
     assert_ok(file_replace(input, in, size, &err), &err);
-    fflush(stdout);
-    int out = send_to(output, STDOUT_FILENO), bad = send_to(errors, STDERR_FILENO);
-    int rc = command(option ? 7 : 6, argv);
-    fflush(stdout);
-    dup2(out, STDOUT_FILENO);
-    dup2(bad, STDERR_FILENO);
-    close(out);
-    close(bad);
-    return rc;
+    return run_captured(command, option ? 7 : 6, argv, output, errors);
 }
 
 static char *content(const char *path, size_t *size)
