@@ -12,6 +12,7 @@ struct gate_sums {
     const struct decisions *decisions;
     int64_t width; /* of a row: H, or D */
     int panels;
+    bool mean_magnitude; /* of the rows, instead of their sum */
     const float *in;
     const uint8_t *on;
     const float *stand_in;
@@ -45,69 +46,46 @@ MULTIVERSION static void sum_rows(int64_t rows, int64_t width, int columns, cons
             sum[i] += (double)in[row * width + i];
 }
 
-/* One range of columns of some decisions. */
-static void task_range(const struct gate_sums *a, int task, int *begin, int *end, int64_t *first, int *columns)
-{
-    *begin = task / a->panels * TASK_DECISIONS;
-    *end = end_of(a, task / a->panels);
-    *first = task % a->panels * (int64_t)TASK_COLUMNS;
-    *columns = a->width - *first < TASK_COLUMNS ? (int)(a->width - *first) : TASK_COLUMNS;
-}
-
-static void importance_task(void *context, int task, int thread)
-{
-    (void)thread;
-    const struct gate_sums *a = context;
-    int begin, end, columns;
-    int64_t first;
-    task_range(a, task, &begin, &end, &first, &columns);
-    for (int m = begin; m < end; m++) {
-        const struct decision *d = &a->decisions->items[m];
-        double sum[TASK_COLUMNS] = {0};
-        sum_magnitudes(d->end - d->first, a->width, columns, a->in + d->first * a->width + first, sum);
-        for (int i = 0; i < columns; i++)
-            a->out[m * a->width + first + i] = (float)(sum[i] / (d->end - d->first));
-    }
-}
-
-/* Rows of heads that did not run may hold anything: their sum is formed and thrown away. */
+/* One range of columns of some decisions. Rows of heads that did not run may hold anything: their sum is formed and thrown
+ * away. */
 static void sum_task(void *context, int task, int thread)
 {
     (void)thread;
     const struct gate_sums *a = context;
-    int begin, end, columns;
-    int64_t first;
-    task_range(a, task, &begin, &end, &first, &columns);
+    int begin = task / a->panels * TASK_DECISIONS, end = end_of(a, task / a->panels);
+    int64_t first = task % a->panels * (int64_t)TASK_COLUMNS;
+    int columns = a->width - first < TASK_COLUMNS ? (int)(a->width - first) : TASK_COLUMNS;
     for (int m = begin; m < end; m++) {
         const struct decision *d = &a->decisions->items[m];
-        double sum[TASK_COLUMNS] = {0};
-        sum_rows(d->end - d->first, a->width, columns, a->in + d->first * a->width + first, sum);
+        double sum[TASK_COLUMNS] = {0}, divisor = a->mean_magnitude ? d->end - d->first : 1;
+        const float *in = a->in + d->first * a->width + first;
+        (a->mean_magnitude ? sum_magnitudes : sum_rows)(d->end - d->first, a->width, columns, in, sum);
         for (int i = 0; i < columns; i++) {
             int64_t at = m * a->width + first + i;
             bool ran = !a->on || a->on[at];
-            a->out[at] = ran ? (float)sum[i] : a->stand_in ? a->stand_in[at] : 0;
+            a->out[at] = ran ? (float)(sum[i] / divisor) : a->stand_in ? a->stand_in[at] : 0;
         }
     }
 }
 
-static void run(struct threads *pool, struct gate_sums *a, threads_task_fn *fn)
+static void run(struct threads *pool, struct gate_sums *a)
 {
     a->panels = tasks_of(a->width, TASK_COLUMNS);
-    threads_run(pool, a->panels * tasks_of(a->decisions->count, TASK_DECISIONS), fn, a);
+    threads_run(pool, a->panels * tasks_of(a->decisions->count, TASK_DECISIONS), sum_task, a);
 }
 
 void gate_importance(struct threads *pool, const struct decisions *decisions, int heads, const float *delta,
                      float *importance)
 {
-    struct gate_sums a = {.decisions = decisions, .width = heads, .in = delta, .out = importance};
-    run(pool, &a, importance_task);
+    struct gate_sums a = {.decisions = decisions, .width = heads, .mean_magnitude = true, .in = delta, .out = importance};
+    run(pool, &a);
 }
 
 void gate_gradient(struct threads *pool, const struct decisions *decisions, int heads, const float *delta,
                    const uint8_t *on, const float *stand_in, float *dgate)
 {
     struct gate_sums a = {.decisions = decisions, .width = heads, .in = delta, .on = on, .stand_in = stand_in, .out = dgate};
-    run(pool, &a, sum_task);
+    run(pool, &a);
 }
 
 struct vectors {
@@ -158,7 +136,7 @@ void stand_in_gradient(struct threads *pool, const struct decisions *decisions, 
                        const float *dy, const float *vectors, float *sums, float *stand_in)
 {
     struct gate_sums rows = {.decisions = decisions, .width = width, .in = dy, .out = sums};
-    run(pool, &rows, sum_task);
+    run(pool, &rows);
     struct gate_sums a = {.decisions = decisions, .width = width, .heads = heads, .in = sums, .vectors = vectors,
                           .out = stand_in};
     threads_run(pool, tasks_of(decisions->count, TASK_DECISIONS), stand_in_task, &a);

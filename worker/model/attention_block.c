@@ -21,7 +21,7 @@ enum status attention_block_list(const struct model_config *c, int layer, bool b
     if (bias)
         TRY(list_vector(table, "model.layers.%d.self_attn.v_proj.bias", layer, kv, INIT_ZEROS, err));
     TRY(list_matrix(c, table, "model.layers.%d.self_attn.o_proj.weight", layer, c->width, q, err));
-    const struct loar_shape shape = {c->width, c->heads, (int)c->head_dim};
+    const struct loar_shape shape = model_shape(c);
     return c->loar && c->loar->layers[layer].routed ? loar_list(&c->loar->config, &shape, layer, table, err) : STATUS_OK;
 }
 

@@ -123,10 +123,7 @@ enum status model_decode(struct model *m, const float *values, struct kv_cache *
     }
     TRY(model_attention_reserve(m, &pass.attention, false, err));
     struct stream stream = forward_layers(&pass, m, tokens);
-    if (m->routing && m->routing->status != STATUS_OK) {
-        *err = m->routing->err;
-        return m->routing->status;
-    }
+    TRY(routing_end(m->routing, err));
     head_logits(&pass, &m->plan, stream, n - 1, 1, logits);
     cache->length += n;
     return STATUS_OK;

@@ -181,15 +181,6 @@ static enum status begin_routing(struct model *m, const struct batch *batch, str
     return st;
 }
 
-/* A choice that failed in one of the layers. */
-static enum status routing_status(const struct model *m, struct error *err)
-{
-    if (!m->routing || m->routing->status == STATUS_OK)
-        return STATUS_OK;
-    *err = m->routing->err;
-    return m->routing->status;
-}
-
 static enum status pass_begin(struct model *m, const struct batch *batch, enum workspace_use use, int64_t head_rows,
                               const float *values, float *gradients, struct pass *out, struct error *err)
 {
@@ -280,7 +271,7 @@ enum status model_gradient(struct model *m, const float *values, const struct ba
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_BACKWARD, supervised, values, gradients, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
-    TRY(routing_status(m, err));
+    TRY(routing_end(m->routing, err));
     head_choose(batch, &m->workspace);
     head_loss(&pass, &m->plan, stream, supervised, batch, sums);
     if (!isfinite(sums->loss))
@@ -306,7 +297,7 @@ enum status model_loss(struct model *m, const float *values, const struct batch 
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_FORWARD, supervised, values, NULL, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
-    TRY(routing_status(m, err));
+    TRY(routing_end(m->routing, err));
     head_choose(batch, &m->workspace);
     head_loss(&pass, &m->plan, stream, supervised, batch, sums);
     if (!isfinite(sums->loss))
@@ -320,7 +311,7 @@ enum status model_logits(struct model *m, const float *values, const struct batc
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_FORWARD, batch->n_tokens, values, NULL, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
-    TRY(routing_status(m, err));
+    TRY(routing_end(m->routing, err));
     head_logits(&pass, &m->plan, stream, 0, pass.n, logits);
     return STATUS_OK;
 }

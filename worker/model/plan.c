@@ -126,7 +126,7 @@ enum status plan_make(const struct model_config *config, const struct params *ta
     out->layers = mem_alloc((size_t)config->layers, sizeof *out->layers);
     if (!out->layers)
         FAIL(err, STATUS_NOMEM, "no memory for the plan of %d layers", config->layers);
-    const struct loar_shape shape = {config->width, config->heads, (int)config->head_dim};
+    const struct loar_shape shape = model_shape(config);
     for (int i = 0; i < config->layers; i++) { /* the caller frees the plan */
         TRY(find_layer(table, &out->layers[i], i, err));
         if (config->loar && config->loar->layers[i].routed)

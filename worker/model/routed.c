@@ -13,7 +13,7 @@
 enum status routing_create(const struct model_config *c, struct routing **out, struct error *err)
 {
     const struct loar_plan *plan = c->loar;
-    const struct loar_shape shape = {c->width, c->heads, (int)c->head_dim};
+    const struct loar_shape shape = model_shape(c);
     TRY(loar_check(&plan->config, &shape, plan->layers, c->layers, err));
     struct routing *r = mem_alloc(1, sizeof *r);
     if (!r)
@@ -112,6 +112,13 @@ enum status routing_begin(struct routing *r, const struct model_config *config, 
     return reserve(r, config, err);
 }
 
+enum status routing_end(const struct routing *r, struct error *err)
+{
+    if (r && r->status != STATUS_OK)
+        *err = r->err;
+    return r ? r->status : STATUS_OK;
+}
+
 static const struct loar_layer *shape_of(const struct pass *p, const struct layer_places *at)
 {
     return p->routing ? &p->routing->plan->layers[at->layer] : NULL;
@@ -126,11 +133,6 @@ struct attention routed_attention(const struct pass *p, const struct layer_place
         a.sinks = shape->sinks;
     }
     return a;
-}
-
-static struct loar_shape model_shape(const struct model_config *c)
-{
-    return (struct loar_shape){c->width, c->heads, (int)c->head_dim};
 }
 
 static struct loar_moment moment_of(const struct routing *r, int layer)

@@ -11,6 +11,9 @@ void routing_free(struct routing *routing, int layers);
 enum status routing_begin(struct routing *routing, const struct model_config *config, int n_sequences, const int32_t *starts,
                           const int32_t *earlier, const int32_t *prompts, const int32_t *tasks, struct error *err);
 
+/* After the forward pass: the first choice that failed in one of its layers. NULL is a dense model. */
+enum status routing_end(const struct routing *routing, struct error *err);
+
 /* What the layer's attention sees: window, sinks, and rows where the layer is routed. */
 struct attention routed_attention(const struct pass *pass, const struct layer_places *places);
 

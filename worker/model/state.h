@@ -23,6 +23,12 @@ struct plan {
     struct layer_places *layers;   /* [L] */
 };
 
+/* The model as its routers see it. */
+static inline struct loar_shape model_shape(const struct model_config *c)
+{
+    return (struct loar_shape){c->width, c->heads, (int)c->head_dim};
+}
+
 enum status plan_make(const struct model_config *config, const struct params *table, struct plan *out,
                       struct error *err);
 void plan_free(struct plan *plan);
