@@ -115,6 +115,15 @@ enum status file_publish(const char *temporary, const char *path, struct error *
     return sync_folder_of(path, err);
 }
 
+void file_forget(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+}
+
 static enum status write_all(int fd, const char *path, const char *data, size_t size, struct error *err)
 {
     while (size) {

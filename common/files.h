@@ -25,6 +25,8 @@ enum status file_read(const char *path, char **out, size_t *size, struct error *
 enum status file_replace(const char *path, const void *data, size_t size, struct error *err);
 /* The second half of the above for a file that was written by other means: fsync, rename, fsync folder. */
 enum status file_publish(const char *temporary, const char *path, struct error *err);
+/* Lets the system drop its cached pages of a flushed file that nobody is about to read. Advice: it cannot fail. */
+void file_forget(const char *path);
 
 bool file_exists(const char *path);
 bool folder_exists(const char *path);

@@ -319,6 +319,8 @@ enum status snapshot_write(const char *dir, const struct snapshot_view *view, st
             st = publish(dir, meta.step, name, temporary.data, path, err);
         if (st != STATUS_OK)
             unlink(temporary.data);
+        else
+            file_forget(path); /* gigabytes that the model's own pages would have to make room for */
     }
     if (st == STATUS_OK && out) {
         *out = (struct snapshot_written){.step = meta.step, .bytes = bytes, .seconds = seconds_now() - begin};
