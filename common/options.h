@@ -31,6 +31,8 @@ struct real_list {
 #define OPTION_FIELD_STRINGS(name) struct string_list name;
 #define OPTION_FIELD_REALS(name) struct real_list name;
 #define OPTION_FIELD_DATASETS(name) struct dataset_list name;
+#define OPTION_FIELD_LAYERS(name) struct layer_list name;
+#define OPTION_FIELD_TASKS(name) struct task_list name;
 
 /* One entry of datasets or eval_datasets; name and task are filled in where the file leaves them out. */
 struct dataset_options {
@@ -38,15 +40,35 @@ struct dataset_options {
 #include "common/options.def"
 };
 
+/* One entry of loar.layers, and of loar.tasks. */
+struct layer_options {
+#define OPTION_LAYER(kind, name, ...) OPTION_FIELD_##kind(name)
+#include "common/options.def"
+};
+struct task_options {
+#define OPTION_TASK(kind, name, ...) OPTION_FIELD_##kind(name)
+#include "common/options.def"
+};
+
+/* All lists of mappings are alike: struct entry_list of common/options_value.h handles any of them. */
 struct dataset_list {
     struct dataset_options *items;
     size_t count;
 };
+struct layer_list {
+    struct layer_options *items;
+    size_t count;
+};
+struct task_list {
+    struct task_options *items;
+    size_t count;
+};
 
-/* One per key outside data set entries; OPTION_ps_slots for the key ps.slots. */
+/* One per key outside entries of lists; OPTION_ps_slots for the key ps.slots. */
 enum option_id {
 #define OPTION(kind, name, ...) OPTION_##name,
 #define OPTION_PS(kind, name, ...) OPTION_ps_##name,
+#define OPTION_LOAR(kind, name, ...) OPTION_loar_##name,
 #include "common/options.def"
     OPTION_COUNT
 };
@@ -66,6 +88,10 @@ struct options {
 #define OPTION_PS(kind, name, ...) OPTION_FIELD_##kind(name)
 #include "common/options.def"
     } ps;
+    struct {
+#define OPTION_LOAR(kind, name, ...) OPTION_FIELD_##kind(name)
+#include "common/options.def"
+    } loar;
 
     struct option_source sources[OPTION_COUNT];
     char *file; /* name of the file, for messages */

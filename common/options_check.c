@@ -110,7 +110,38 @@ static void nesterov_needs_momentum(const struct options *o, struct text *wrong)
         text_puts(wrong, "true, but momentum is 0");
 }
 
+static void tasks_have_names(const struct options *o, struct text *wrong)
+{
+    const struct task_list *list = &o->loar.tasks;
+    for (size_t i = 0; i < list->count; i++) {
+        if (!list->items[i].task)
+            text_printf(wrong, "%sentry %zu names no task", wrong->size ? "; " : "", i);
+        for (size_t k = 0; k < i; k++)
+            if (list->items[i].task && list->items[k].task && is(list->items[i].task, list->items[k].task))
+                text_printf(wrong, "%sentries %zu and %zu are both about '%.60s'; keep one", wrong->size ? "; " : "", k, i,
+                            list->items[i].task);
+    }
+}
+
 /* Doubtful, but allowed. */
+
+static void unused_routing(const struct options *o, struct text *wrong)
+{
+    if (o->loar.layers.count)
+        return;
+    for (enum option_id id = OPTION_loar_layers + 1; id <= OPTION_loar_allow_leaky_routing; id++)
+        if (given(o, id)) {
+            text_printf(wrong, "missing, so the model is dense and %s is not used; say for example layers: article", option_name(id));
+            return;
+        }
+}
+
+static void leaky_routing(const struct options *o, struct text *wrong)
+{
+    if (is(o->loar.features, "seq_mean"))
+        text_puts(wrong, "seq_mean: heads are chosen by tokens still to come, labels among them; training losses look too good, and "
+                         "generation cannot decide the same way");
+}
 
 static void warmup_ends(const struct options *o, struct text *wrong)
 {
@@ -210,6 +241,9 @@ static const struct rule {
     {ERROR, minimum_rate, KEYS(OPTION_lr_scheduler_type, OPTION_min_lr, OPTION_min_lr_rate)},
     {ERROR, milestones, KEYS(OPTION_lr_milestones, OPTION_lr_factors)},
     {ERROR, nesterov_needs_momentum, KEYS(OPTION_nesterov, OPTION_momentum)},
+    {ERROR, tasks_have_names, KEYS(OPTION_loar_tasks)},
+    {WARNING, unused_routing, KEYS(OPTION_loar_layers)},
+    {WARNING, leaky_routing, KEYS(OPTION_loar_features)},
     {WARNING, warmup_ends, KEYS(OPTION_warmup_steps, OPTION_max_steps)},
     {WARNING, dead_rate, KEYS(OPTION_learning_rate)},
     {WARNING, unused_eval_data, KEYS(OPTION_eval_datasets, OPTION_eval_strategy)},

@@ -63,26 +63,27 @@ static void compare_value(struct comparison *c, const struct option_row *row, co
 }
 
 /* Entry by entry, so that a file may lie elsewhere but rows may not mean something else. */
-static void compare_datasets(struct comparison *c, const struct option_row *row, enum option_id id, const struct dataset_list *before,
-                             const struct dataset_list *now)
+static void compare_entries(struct comparison *c, const struct option_row *row, enum option_id id, struct entry_list before,
+                            struct entry_list now)
 {
-    if (before->count != now->count) {
+    const struct option_entries *entries = option_entries(row->kind);
+    if (before.count != now.count) {
         if (row->fixed)
             option_problem(&c->reader, &c->reader.options->sources[id], row->name,
-                           "the run began with %zu data sets, now found %zu; a resumed run must keep them", before->count, now->count);
+                           "the run began with %zu entries, now found %zu; a resumed run must keep them", before.count, now.count);
         return;
     }
-    for (size_t i = 0; i < now->count; i++)
-        for (size_t k = 0; k < option_dataset_count; k++) {
-            struct option_row entry = option_dataset_rows[k];
+    for (size_t i = 0; i < now.count; i++)
+        for (size_t k = 0; k < entries->count; k++) {
+            struct option_row entry = entries->rows[k];
             struct text key = {0};
             entry.fixed = entry.fixed && row->fixed;
             text_printf(&key, "%s.%zu.%s", row->name, i, entry.name);
             if (key.failed)
                 c->failed = true;
             else
-                compare_value(c, &entry, key.data, id, (const char *)&before->items[i] + entry.offset,
-                              (const char *)&now->items[i] + entry.offset);
+                compare_value(c, &entry, key.data, id, before.items + i * entries->size + entry.offset,
+                              now.items + i * entries->size + entry.offset);
             text_free(&key);
         }
 }
@@ -102,8 +103,8 @@ enum status options_check_resume(const struct options *options, const char *save
         const void *was = (const char *)&before + row->offset, *is = (const char *)options + row->offset;
         if (i == OPTION_resume_from_checkpoint)
             continue; /* it is what makes this a resumed run */
-        if (row->kind == OPTION_KIND_DATASETS)
-            compare_datasets(&c, row, (enum option_id)i, was, is);
+        if (option_entries(row->kind))
+            compare_entries(&c, row, (enum option_id)i, option_entry_list(was), option_entry_list(is));
         else
             compare_value(&c, row, row->name, (enum option_id)i, was, is);
     }

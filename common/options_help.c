@@ -47,9 +47,10 @@ static void each_row(enum option_group group, void (*put)(const struct option_ro
     for (size_t i = 0; i < OPTION_COUNT; i++)
         if (option_rows[i].group == group)
             put(&option_rows[i], out);
-    for (size_t i = 0; i < option_dataset_count; i++)
-        if (option_dataset_rows[i].group == group)
-            put(&option_dataset_rows[i], out);
+    for (size_t i = 0; i < option_entry_kind_count; i++)
+        for (size_t k = 0; k < option_entry_kinds[i].count; k++)
+            if (option_entry_kinds[i].rows[k].group == group)
+                put(&option_entry_kinds[i].rows[k], out);
 }
 
 static void put_help(const struct option_row *row, struct text *out)

@@ -1,4 +1,4 @@
-/* From a tree or a command line to values: finding the key, reading scalars, lists and data sets. */
+/* From a tree or a command line to values: finding the key, reading scalars, lists and lists of mappings. */
 #include "common/options_read.h"
 
 #include <stdio.h>
@@ -20,20 +20,25 @@ static enum status find_in_list(struct options *options, const char *key, bool g
 {
     const char *dot = strchr(key, '.');
     char list_name[32], *end;
-    if (!dot || (size_t)(dot - key) >= sizeof list_name || dot[1] < '0' || dot[1] > '9')
+    while (dot && (dot[1] < '0' || dot[1] > '9'))
+        dot = strchr(dot + 1, '.');
+    if (!dot || (size_t)(dot - key) >= sizeof list_name)
         return STATUS_USAGE;
     snprintf(list_name, sizeof list_name, "%.*s", (int)(dot - key), key);
     const struct option_row *row = option_find(list_name, NULL);
     unsigned long index = strtoul(dot + 1, &end, 10);
-    if (!row || row->kind != OPTION_KIND_DATASETS || *end != '.')
+    const struct option_entries *entries = row ? option_entries(row->kind) : NULL;
+    if (!entries || *end != '.')
         return STATUS_USAGE;
-    const struct option_row *entry_row = option_dataset_find(end + 1);
-    struct dataset_list *list = field_of(options, row);
-    if (!entry_row || index > list->count || (index == list->count && !grow))
+    const struct option_row *entry_row = option_entry_find(entries, end + 1);
+    void *field = field_of(options, row);
+    size_t count = option_entry_list(field).count;
+    if (!entry_row || index > count || (index == count && !grow))
         return STATUS_USAGE;
-    if (index == list->count && !option_dataset_add(list))
+    if (index == count && !option_entry_add(entries, field))
         FAIL(err, STATUS_NOMEM, "no memory for the option %s", key);
-    *out = (struct option_target){entry_row, (char *)&list->items[index] + entry_row->offset, (enum option_id)(row - option_rows), NULL};
+    char *entry = option_entry_list(field).items + index * entries->size;
+    *out = (struct option_target){entry_row, entry + entry_row->offset, (enum option_id)(row - option_rows), NULL};
     return STATUS_OK;
 }
 
@@ -80,44 +85,45 @@ static enum status collected(struct option_reader *reader, enum status st, const
     return STATUS_OK;
 }
 
-static enum status read_entry(struct option_reader *reader, struct dataset_options *entry, const char *list_name, size_t index,
-                              const struct yaml *map, const struct option_source *source, struct error *err)
+static enum status read_entry(struct option_reader *reader, const struct option_entries *entries, char *entry, const char *list_name,
+                              size_t index, const struct yaml *map, const struct option_source *source, struct error *err)
 {
     for (const struct yaml *e = yaml_first(map); e; e = yaml_next(e)) {
         const char *name = yaml_text(yaml_key(e));
-        const struct option_row *row = option_dataset_find(name);
+        const struct option_row *row = option_entry_find(entries, name);
         char key[128];
         snprintf(key, sizeof key, "%s.%zu.%.60s", list_name, index, name);
         struct option_source at = place(source, row ? e : yaml_key(e));
         if (!row) {
-            const char *near = option_dataset_nearest(name);
+            const char *near = option_entry_nearest(entries, name);
             option_problem(reader, &at, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
         } else if (yaml_kind(e) != YAML_KIND_SCALAR) {
             option_problem(reader, &at, key, "found a %s, wanted a single value", yaml_kind_name(yaml_kind(e)));
         } else {
-            enum status st = option_value_set(row, (char *)entry + row->offset, yaml_text(e), !yaml_plain(e), err);
+            enum status st = option_value_set(row, entry + row->offset, yaml_text(e), !yaml_plain(e), err);
             TRY(collected(reader, st, &at, key, err));
         }
     }
     return STATUS_OK;
 }
 
-static enum status read_datasets(struct option_reader *reader, const struct option_row *row, struct dataset_list *list,
-                                 const struct yaml *node, const struct option_source *source, struct error *err)
+static enum status read_entries(struct option_reader *reader, const struct option_row *row, void *field, const struct yaml *node,
+                                const struct option_source *source, struct error *err)
 {
+    const struct option_entries *entries = option_entries(row->kind);
     bool single = yaml_kind(node) == YAML_KIND_MAP;
     for (const struct yaml *e = single ? node : yaml_first(node); e; e = single ? NULL : yaml_next(e)) {
         struct option_source at = place(source, e);
         if (yaml_kind(e) != YAML_KIND_MAP) {
-            option_problem(reader, &at, row->name, "found a %s, wanted a mapping such as {name: gsm, path: train.jsonl}",
-                           yaml_kind_name(yaml_kind(e)));
+            option_problem(reader, &at, row->name, "found a %s, wanted a mapping such as %s", yaml_kind_name(yaml_kind(e)),
+                           entries->example);
             continue;
         }
-        size_t index = list->count;
-        struct dataset_options *entry = option_dataset_add(list);
+        size_t index = option_entry_list(field).count;
+        char *entry = option_entry_add(entries, field);
         if (!entry)
             FAIL(err, STATUS_NOMEM, "no memory for the option %s", row->name);
-        TRY(read_entry(reader, entry, row->name, index, e, source, err));
+        TRY(read_entry(reader, entries, entry, row->name, index, e, source, err));
     }
     return STATUS_OK;
 }
@@ -125,8 +131,8 @@ static enum status read_datasets(struct option_reader *reader, const struct opti
 static enum status read_list(struct option_reader *reader, const struct option_row *row, void *field, const struct yaml *node,
                              const struct option_source *source, struct error *err)
 {
-    if (row->kind == OPTION_KIND_DATASETS)
-        return read_datasets(reader, row, field, node, source, err);
+    if (option_entries(row->kind))
+        return read_entries(reader, row, field, node, source, err);
     for (const struct yaml *e = yaml_first(node); e; e = yaml_next(e)) {
         struct option_source at = place(source, e);
         if (yaml_kind(e) != YAML_KIND_SCALAR) {
@@ -142,7 +148,7 @@ static enum status read_list(struct option_reader *reader, const struct option_r
 static bool takes_tree(enum option_kind kind, const struct yaml *node)
 {
     bool list = yaml_kind(node) == YAML_KIND_LIST;
-    return kind == OPTION_KIND_DATASETS || (list && (kind == OPTION_KIND_STRINGS || kind == OPTION_KIND_REALS));
+    return option_entries(kind) || (list && (kind == OPTION_KIND_STRINGS || kind == OPTION_KIND_REALS));
 }
 
 static enum status read_value(struct option_reader *reader, const struct option_target *target, const struct yaml *node,
@@ -164,12 +170,12 @@ static enum status read_value(struct option_reader *reader, const struct option_
     union {
         struct string_list strings;
         struct real_list reals;
-        struct dataset_list datasets;
+        struct entry_list entries;
     } fresh = {.strings = {0}};
     enum status st = read_list(reader, row, &fresh, node, source, err);
     size_t size = row->kind == OPTION_KIND_STRINGS ? sizeof fresh.strings
                   : row->kind == OPTION_KIND_REALS ? sizeof fresh.reals
-                                                   : sizeof fresh.datasets;
+                                                   : sizeof fresh.entries;
     void *loser = st == STATUS_OK ? target->field : &fresh;
     option_value_clear(row, loser);
     if (st == STATUS_OK)
@@ -265,9 +271,9 @@ struct override {
 static enum status set_from_text(struct option_reader *reader, const struct option_target *target, const char *value,
                                  const struct option_source *source, struct error *err)
 {
-    bool listy = target->row->kind == OPTION_KIND_STRINGS || target->row->kind == OPTION_KIND_REALS ||
-                 target->row->kind == OPTION_KIND_DATASETS;
-    if (!listy || (value[0] != '[' && !(value[0] == '{' && target->row->kind == OPTION_KIND_DATASETS))) {
+    bool entries = option_entries(target->row->kind);
+    bool listy = target->row->kind == OPTION_KIND_STRINGS || target->row->kind == OPTION_KIND_REALS || entries;
+    if (!listy || (value[0] != '[' && !(value[0] == '{' && entries))) {
         enum status st = option_value_set(target->row, target->field, inverted(target, value), false, err);
         return collected(reader, st, source, target->row->name, err);
     }

@@ -26,11 +26,11 @@ void option_note(struct option_reader *reader, const struct option_source *sourc
 struct option_target {
     const struct option_row *row;
     void *field;
-    enum option_id id; /* for a data set's key: of its list */
+    enum option_id id; /* for a key of an entry: of its list */
     const struct option_alias *alias;
 };
 
-/* `grow`: an index just behind the end of a list of data sets makes an entry. STATUS_USAGE without a message when there
+/* `grow`: an index just behind the end of a list of mappings makes an entry. STATUS_USAGE without a message when there
  * is no such key. */
 enum status option_find_target(struct options *options, const char *key, bool grow, struct option_target *out, struct error *err);
 /* Problems are collected; other failures are returned. */

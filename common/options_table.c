@@ -21,16 +21,40 @@ const struct option_row option_rows[OPTION_COUNT] = {
 #define OPTION_PS(kind, name, fallback, limits, unit, resume, group, help)                                           \
     [OPTION_ps_##name] = {"ps." #name, OPTION_KIND_##kind, offsetof(struct options, ps.name), fallback, limits, unit, \
                           resume, OPTION_GROUP_##group, help},
+#define OPTION_LOAR(kind, name, fallback, limits, unit, resume, group, help)                                              \
+    [OPTION_loar_##name] = {"loar." #name, OPTION_KIND_##kind, offsetof(struct options, loar.name), fallback, limits, unit, \
+                            resume, OPTION_GROUP_##group, help},
 #include "common/options.def"
 };
 
-const struct option_row option_dataset_rows[] = {
-#define OPTION_DATASET(kind, name, fallback, limits, unit, resume, group, help)                                    \
-    {#name, OPTION_KIND_##kind, offsetof(struct dataset_options, name), fallback, limits, unit, resume,            \
-     OPTION_GROUP_##group, help},
+static const struct option_row dataset_rows[] = {
+#define OPTION_DATASET(kind, name, fallback, limits, unit, resume, group, help) \
+    {#name, OPTION_KIND_##kind, offsetof(struct dataset_options, name), fallback, limits, unit, resume, OPTION_GROUP_##group, help},
 #include "common/options.def"
 };
-const size_t option_dataset_count = sizeof option_dataset_rows / sizeof option_dataset_rows[0];
+static const struct option_row layer_rows[] = {
+#define OPTION_LAYER(kind, name, fallback, limits, unit, resume, group, help) \
+    {#name, OPTION_KIND_##kind, offsetof(struct layer_options, name), fallback, limits, unit, resume, OPTION_GROUP_##group, help},
+#include "common/options.def"
+};
+static const struct option_row task_rows[] = {
+#define OPTION_TASK(kind, name, fallback, limits, unit, resume, group, help) \
+    {#name, OPTION_KIND_##kind, offsetof(struct task_options, name), fallback, limits, unit, resume, OPTION_GROUP_##group, help},
+#include "common/options.def"
+};
+
+#define ENTRIES(rows, type) rows, sizeof(rows) / sizeof *(rows), sizeof(type)
+const struct option_entries option_entry_kinds[] = {
+    {"data sets, each with a path", "{name: gsm, path: train.jsonl}", ENTRIES(dataset_rows, struct dataset_options), NULL},
+    {"layers, or article, interleave, dense", "{range: 0-5, window: 256, budget: 0.5}", ENTRIES(layer_rows, struct layer_options), "preset"},
+    {"tasks", "{task: qa, budget: 0.4}", ENTRIES(task_rows, struct task_options), NULL},
+};
+const size_t option_entry_kind_count = sizeof option_entry_kinds / sizeof *option_entry_kinds;
+
+const struct option_entries *option_entries(enum option_kind kind)
+{
+    return kind >= OPTION_KIND_DATASETS ? &option_entry_kinds[kind - OPTION_KIND_DATASETS] : NULL;
+}
 
 const char *const option_group_titles[OPTION_GROUP_COUNT] = {
 #define OPTION_GROUP(group, title) title,
@@ -76,11 +100,11 @@ const struct option_row *option_find(const char *name, const struct option_alias
     return NULL;
 }
 
-const struct option_row *option_dataset_find(const char *name)
+const struct option_row *option_entry_find(const struct option_entries *entries, const char *name)
 {
-    for (size_t i = 0; i < option_dataset_count; i++)
-        if (!strcmp(name, option_dataset_rows[i].name))
-            return &option_dataset_rows[i];
+    for (size_t i = 0; i < entries->count; i++)
+        if (!strcmp(name, entries->rows[i].name))
+            return &entries->rows[i];
     return NULL;
 }
 
@@ -157,12 +181,12 @@ const char *option_nearest(const char *name)
     return nearest;
 }
 
-const char *option_dataset_nearest(const char *name)
+const char *option_entry_nearest(const struct option_entries *entries, const char *name)
 {
     const char *nearest = NULL;
     int best = reach(name);
-    for (size_t i = 0; i < option_dataset_count; i++)
-        consider(name, option_dataset_rows[i].name, option_dataset_rows[i].name, &best, &nearest);
+    for (size_t i = 0; i < entries->count; i++)
+        consider(name, entries->rows[i].name, entries->rows[i].name, &best, &nearest);
     return nearest;
 }
 

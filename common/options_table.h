@@ -14,6 +14,8 @@ enum option_kind {
     OPTION_KIND_STRINGS,
     OPTION_KIND_REALS,
     OPTION_KIND_DATASETS,
+    OPTION_KIND_LAYERS,
+    OPTION_KIND_TASKS,
 };
 
 enum option_group {
@@ -32,7 +34,7 @@ struct option_limits {
 struct option_row {
     const char *name; /* with dots */
     enum option_kind kind;
-    size_t offset; /* in struct options, or in struct dataset_options */
+    size_t offset; /* in struct options, or in an entry's struct */
     const char *fallback;
     struct option_limits limits;
     const char *unit;
@@ -42,8 +44,18 @@ struct option_row {
 };
 
 extern const struct option_row option_rows[OPTION_COUNT];
-extern const struct option_row option_dataset_rows[];
-extern const size_t option_dataset_count;
+
+/* What the entries of a list of mappings are. */
+struct option_entries {
+    const char *noun, *example;
+    const struct option_row *rows;
+    size_t count, size;    /* rows; bytes of an entry */
+    const char *shorthand; /* key of a list's only entry that a single word stands for, or NULL */
+};
+extern const struct option_entries option_entry_kinds[];
+extern const size_t option_entry_kind_count;
+/* NULL for kinds that are no lists of mappings. */
+const struct option_entries *option_entries(enum option_kind kind);
 extern const char *const option_group_titles[OPTION_GROUP_COUNT];
 
 struct option_alias {
@@ -58,10 +70,10 @@ const char *option_value_alias(const char *key, const char *word);
 
 /* Row of a canonical name or alias; NULL if unknown. `alias` (may be NULL) gets the alias's row or NULL. */
 const struct option_row *option_find(const char *name, const struct option_alias **alias);
-const struct option_row *option_dataset_find(const char *name);
+const struct option_row *option_entry_find(const struct option_entries *entries, const char *name);
 /* Nearest canonical name for an unknown one, or NULL. */
 const char *option_nearest(const char *name);
-const char *option_dataset_nearest(const char *name);
+const char *option_entry_nearest(const struct option_entries *entries, const char *name);
 /* True for words that open a mapping of further keys: "ps", "lr_scheduler_kwargs". */
 bool option_is_section(const char *name);
 

@@ -41,12 +41,16 @@ static void put_limits(const struct option_row *row, struct text *out)
 void option_put_wanted(const struct option_row *row, struct text *out)
 {
     static const char *const kinds[] = {
-        [OPTION_KIND_INT] = "a whole number",    [OPTION_KIND_REAL] = "a number",
-        [OPTION_KIND_BOOL] = "true or false",    [OPTION_KIND_STRING] = "a text",
-        [OPTION_KIND_CHOICE] = "one of",         [OPTION_KIND_STRINGS] = "a list of texts",
-        [OPTION_KIND_REALS] = "a list of numbers", [OPTION_KIND_DATASETS] = "a list of data sets, each with a path",
+        [OPTION_KIND_INT] = "a whole number", [OPTION_KIND_REAL] = "a number",
+        [OPTION_KIND_BOOL] = "true or false", [OPTION_KIND_STRING] = "a text",
+        [OPTION_KIND_CHOICE] = "one of",      [OPTION_KIND_STRINGS] = "a list of texts",
+        [OPTION_KIND_REALS] = "a list of numbers",
     };
-    text_puts(out, kinds[row->kind]);
+    const struct option_entries *entries = option_entries(row->kind);
+    if (entries)
+        text_printf(out, "a list of %s", entries->noun);
+    else
+        text_puts(out, kinds[row->kind]);
     if (*row->unit)
         text_printf(out, " of %s", row->unit);
     if (is_number(row->kind))
@@ -162,13 +166,30 @@ static enum status check_text(const struct option_row *row, const char *text, bo
     return STATUS_OK;
 }
 
+/* A single word for a list of one entry. */
+static enum status set_shorthand(const struct option_row *row, void *field, const char *text, bool quoted, struct error *err)
+{
+    const struct option_entries *entries = option_entries(row->kind);
+    if (!entries->shorthand)
+        return refuse(row, text, "", err);
+    struct entry_list list = {0};
+    const struct option_row *key = option_entry_find(entries, entries->shorthand);
+    char *entry = option_entry_add(entries, &list);
+    enum status st = entry ? option_value_set(key, entry + key->offset, text, quoted, err) : no_memory(row, err);
+    void *loser = st == STATUS_OK ? field : &list;
+    option_value_clear(row, loser);
+    if (st == STATUS_OK)
+        memcpy(field, &list, sizeof list);
+    return st;
+}
+
 enum status option_value_set(const struct option_row *row, void *field, const char *text, bool quoted, struct error *err)
 {
     TRY(check_text(row, text, quoted, err));
     if (!quoted && scalar_is_null(text))
         return option_value_default(row, field, err);
-    if (row->kind == OPTION_KIND_DATASETS)
-        return refuse(row, text, "", err);
+    if (option_entries(row->kind))
+        return set_shorthand(row, field, text, quoted, err);
     if (row->kind == OPTION_KIND_STRINGS) {
         struct string_list list = {0};
         TRY(option_value_add(row, &list, text, quoted, err));
@@ -203,20 +224,28 @@ enum status option_value_add(const struct option_row *row, void *field, const ch
 
 enum status option_value_default(const struct option_row *row, void *field, struct error *err)
 {
-    if (row->kind == OPTION_KIND_STRINGS || row->kind == OPTION_KIND_REALS || row->kind == OPTION_KIND_DATASETS) {
+    if (row->kind == OPTION_KIND_STRINGS || row->kind == OPTION_KIND_REALS || option_entries(row->kind)) {
         option_value_clear(row, field);
         return STATUS_OK;
     }
     return set_scalar(row, field, row->fallback, err);
 }
 
-static void clear_datasets(struct dataset_list *list)
+struct entry_list option_entry_list(const void *field)
 {
-    for (size_t i = 0; i < list->count; i++)
-        for (size_t k = 0; k < option_dataset_count; k++)
-            option_value_clear(&option_dataset_rows[k], (char *)&list->items[i] + option_dataset_rows[k].offset);
-    mem_free(list->items);
-    *list = (struct dataset_list){0};
+    struct entry_list list;
+    memcpy(&list, field, sizeof list);
+    return list;
+}
+
+static void clear_entries(const struct option_entries *entries, void *field)
+{
+    struct entry_list list = option_entry_list(field);
+    for (size_t i = 0; i < list.count; i++)
+        for (size_t k = 0; k < entries->count; k++)
+            option_value_clear(&entries->rows[k], list.items + i * entries->size + entries->rows[k].offset);
+    mem_free(list.items);
+    memset(field, 0, sizeof list);
 }
 
 void option_value_clear(const struct option_row *row, void *field)
@@ -233,34 +262,38 @@ void option_value_clear(const struct option_row *row, void *field)
     } else if (row->kind == OPTION_KIND_REALS) {
         mem_free(((struct real_list *)field)->items);
         *(struct real_list *)field = (struct real_list){0};
-    } else if (row->kind == OPTION_KIND_DATASETS) {
-        clear_datasets(field);
+    } else if (option_entries(row->kind)) {
+        clear_entries(option_entries(row->kind), field);
     }
 }
 
-struct dataset_options *option_dataset_add(struct dataset_list *list)
+void *option_entry_add(const struct option_entries *entries, void *field)
 {
-    struct dataset_options *grown = mem_realloc(list->items, list->count + 1, sizeof *grown);
+    struct entry_list list = option_entry_list(field);
+    char *grown = mem_realloc(list.items, list.count + 1, entries->size);
     if (!grown)
         return NULL;
-    list->items = grown;
-    struct dataset_options *entry = &grown[list->count];
-    memset(entry, 0, sizeof *entry);
-    for (size_t k = 0; k < option_dataset_count; k++) {
-        const struct option_row *row = &option_dataset_rows[k];
-        if (option_value_default(row, (char *)entry + row->offset, NULL) != STATUS_OK)
-            return NULL; /* no default of an entry owns memory, so nothing is left behind */
-    }
-    list->count++;
+    list.items = grown;
+    memcpy(field, &list, sizeof list);
+    char *entry = grown + list.count * entries->size;
+    memset(entry, 0, entries->size);
+    for (size_t k = 0; k < entries->count; k++)
+        if (option_value_default(&entries->rows[k], entry + entries->rows[k].offset, NULL) != STATUS_OK) {
+            for (size_t j = 0; j < k; j++)
+                option_value_clear(&entries->rows[j], entry + entries->rows[j].offset);
+            return NULL;
+        }
+    list.count++;
+    memcpy(field, &list, sizeof list);
     return entry;
 }
 
-static void put_dataset(const struct dataset_options *entry, struct text *out)
+static void put_entry(const struct option_entries *entries, const char *entry, struct text *out)
 {
     const char *separator = "{";
-    for (size_t k = 0; k < option_dataset_count; k++) {
-        const struct option_row *row = &option_dataset_rows[k];
-        const void *field = (const char *)entry + row->offset;
+    for (size_t k = 0; k < entries->count; k++) {
+        const struct option_row *row = &entries->rows[k];
+        const void *field = entry + row->offset;
         if (row->kind == OPTION_KIND_STRING && !*(char *const *)field)
             continue;
         text_printf(out, "%s%s: ", separator, row->name);
@@ -285,10 +318,11 @@ void option_value_put(const struct option_row *row, const void *field, struct te
     }
     const struct string_list *strings = field;
     const struct real_list *reals = field;
-    const struct dataset_list *datasets = field;
+    const struct entry_list list = option_entry_list(field);
+    const struct option_entries *entries = option_entries(row->kind);
     size_t count = row->kind == OPTION_KIND_STRINGS ? strings->count
                    : row->kind == OPTION_KIND_REALS ? reals->count
-                                                    : datasets->count;
+                                                    : list.count;
     text_puts(out, "[");
     for (size_t i = 0; i < count; i++) {
         text_puts(out, i ? ", " : "");
@@ -297,7 +331,7 @@ void option_value_put(const struct option_row *row, const void *field, struct te
         else if (row->kind == OPTION_KIND_REALS)
             scalar_put_real(out, reals->items[i]);
         else
-            put_dataset(&datasets->items[i], out);
+            put_entry(entries, list.items + i * entries->size, out);
     }
     text_puts(out, "]");
 }
@@ -317,7 +351,6 @@ bool option_value_is_default(const struct option_row *row, const void *field)
     }
     case OPTION_KIND_STRINGS: return !((const struct string_list *)field)->count;
     case OPTION_KIND_REALS: return !((const struct real_list *)field)->count;
-    case OPTION_KIND_DATASETS: return !((const struct dataset_list *)field)->count;
+    default: return !option_entry_list(field).count;
     }
-    return false;
 }

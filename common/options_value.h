@@ -9,7 +9,8 @@
 void option_put_wanted(const struct option_row *row, struct text *out);
 
 /* Replaces the field by what `text` says; on failure it keeps its value. An unquoted null or nothing is the default.
- * STATUS_USAGE: err says what was found and what is wanted. Lists get a single element; DATASETS only their default. */
+ * STATUS_USAGE: err says what was found and what is wanted. Lists get a single element; lists of mappings
+ * the entry that their shorthand makes of it, or only their default. */
 enum status option_value_set(const struct option_row *row, void *field, const char *text, bool quoted, struct error *err);
 /* Puts one more element behind those of a STRINGS or REALS field. */
 enum status option_value_add(const struct option_row *row, void *field, const char *text, bool quoted, struct error *err);
@@ -21,7 +22,13 @@ void option_value_put(const struct option_row *row, const void *field, struct te
 /* True when both fields hold the same. */
 bool option_value_is_default(const struct option_row *row, const void *field);
 
-/* Appends an entry with defaults and returns it; NULL when memory is short. */
-struct dataset_options *option_dataset_add(struct dataset_list *list);
+/* Any list of mappings, whatever its entries; a field is read and written as a copy of this. */
+struct entry_list {
+    char *items;
+    size_t count;
+};
+struct entry_list option_entry_list(const void *field);
+/* Appends an entry with defaults to a list of mappings and returns it; NULL when memory is short. */
+void *option_entry_add(const struct option_entries *entries, void *field);
 
 #endif

@@ -12,6 +12,7 @@ enum rng_stream {
     RNG_SAMPLE,      /* sampling while generating */
     RNG_DATA,        /* generated demo rows */
     RNG_MIXTURE,     /* choice of data set */
+    RNG_EXPLORE,     /* heads that run to see what they are good for */
 };
 
 /* stream: an rng_stream, possibly combined with further numbers by rng_substream. */

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "launch/commands.h"
+#include "launch/loar_block.h"
 #include "launch/run.h"
 #include "launch/source.h"
 #include "worker/data/jsonl.h"
@@ -25,16 +26,17 @@ static const char usage[] =
     "  --format NAME     format of the rows (default auto)\n"
     "  --rows N          print only the first N answers (default all)\n"
     "  --score N         compare the answers of the first N rows with those of the file\n"
+    "  --task NAME       task of the questions, where attention is routed by task (default loar.default_task)\n"
     "  --raw             continue the text itself, without a chat template\n"
     "  --seed N          seed of the random numbers\n"
     "\n"
     "and these keys of a run file, as --key value: chat_template, cot_prompt, answer_prefix, two_stage,\n"
-    "max_thinking_tokens, max_new_tokens, do_sample, temperature, top_p, top_k, stop.\n"
+    "max_thinking_tokens, max_new_tokens, do_sample, temperature, top_p, top_k, stop, loar.allow_leaky_routing.\n"
     "\n"
     "Exit status: 0 done, 2 wrong usage, 3 missing or damaged file, 4 not-a-number.\n";
 
 struct request {
-    const char *path, *prompt, *file, *format;
+    const char *path, *prompt, *file, *format, *task;
     bool snapshot, raw;
     int64_t rows, score; /* negative: all / none */
     const char *keys[64], *key_values[64]; /* settings of the run file's kind */
@@ -57,7 +59,8 @@ struct session {
 static bool is_setting(const char *name)
 {
     static const char *const names[] = {"chat_template", "cot_prompt",          "answer_prefix",  "two_stage", "seed",
-                                        "do_sample",     "max_thinking_tokens", "max_new_tokens", "temperature", "top_p", "top_k", "stop"};
+                                        "do_sample",     "max_thinking_tokens", "max_new_tokens", "temperature", "top_p", "top_k", "stop",
+                                        "loar.allow_leaky_routing"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!strcmp(name, names[i]))
             return true;
@@ -85,7 +88,7 @@ static enum status set(struct request *r, const char *name, const char *value, s
     const struct {
         const char *name;
         const char **place;
-    } texts[] = {{"model", &r->path}, {"snapshot", &r->path}, {"prompt", &r->prompt}, {"file", &r->file}, {"format", &r->format}};
+    } texts[] = {{"model", &r->path}, {"snapshot", &r->path}, {"prompt", &r->prompt}, {"file", &r->file}, {"format", &r->format}, {"task", &r->task}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (!strcmp(name, texts[i].name)) {
             if (*texts[i].place)
@@ -255,6 +258,29 @@ static enum status answer_file(struct session *s, struct jsonl *reader, struct e
     return STATUS_OK;
 }
 
+/* The task that the request names; another one than those trained is answered as the default. */
+static int task_of(const struct session *s)
+{
+    const struct options *o = &s->source->options;
+    const char *name = s->request->task;
+    int task = name ? loar_block_task(o, name) : -1;
+    if (name && !s->source->config.loar)
+        log_warn("--task is not used: the model routes no attention");
+    else if (name && task < 0)
+        log_warn("the task '%s' was not trained; routing as for the default task", name);
+    return task < 0 ? loar_block_default_task(o) : task;
+}
+
+/* Such a model has learnt to choose heads by the whole text, answer included, which is not there yet. */
+static enum status refuse_leaky(const struct session *s, struct error *err)
+{
+    const struct loar_plan *loar = s->source->config.loar;
+    if (loar && loar_is_leaky(&loar->config) && !s->source->options.loar.allow_leaky_routing)
+        FAIL(err, STATUS_USAGE, "this model chose heads by the whole text (loar.features: seq_mean), which generation cannot do; what it "
+             "writes will be worse than its losses promise; give --loar.allow_leaky_routing true to see it nevertheless");
+    return STATUS_OK;
+}
+
 static enum status make_generator(struct session *s, struct error *err)
 {
     struct options *o = &s->source->options;
@@ -283,6 +309,7 @@ static enum status make_generator(struct session *s, struct error *err)
         .n_ends = (int)s->ends.count,
         .stops = (const char *const *)o->stop.items,
         .n_stops = (int)o->stop.count,
+        .task = task_of(s),
     };
     return generator_create(s->source->model, &s->source->config, s->source->values, tokenizer, &settings, &s->generator, err);
 }
@@ -309,6 +336,7 @@ static enum status generate(struct session *s, struct error *err)
     for (int i = 0; i < r->n_keys; i++)
         TRY(options_set(&s->source->options, r->keys[i], r->key_values[i], err));
     warn_of_settings(s);
+    TRY(refuse_leaky(s, err));
     TRY(make_generator(s, err));
     if (r->file) {
         struct jsonl reader;

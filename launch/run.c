@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/yaml.h"
+#include "launch/loar_block.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -128,6 +129,7 @@ static enum status load(struct run *run, struct error *err)
     TRY(tokenizer_load(run_tokenizer_path(o), &run->tokenizer, err));
     TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
+    TRY(loar_block_plan(o, &run->config, err));
     TRY(model_params(&run->config, &run->table, err));
     run->chunks = chunks_make(run->table.values, o->ps.chunk_values);
     if (o->max_length > run->config.max_positions)
@@ -156,6 +158,7 @@ void run_free(struct run *run)
     dataset_free(&run->train);
     dataset_free(&run->eval);
     params_free(&run->table);
+    loar_block_free(&run->config);
     tokenizer_free(run->tokenizer);
     text_free(&run->config_json);
     *run = (struct run){0};
@@ -166,7 +169,8 @@ enum status run_plan(struct run *run, int slots, struct error *err)
     const struct options *o = run->options;
     uint64_t seed = (uint64_t)(o->data_seed >= 0 ? o->data_seed : o->seed);
     order_free(&run->order);
-    return order_create(seed, run->train.rows, slots, (int)o->per_device_train_batch_size, o->shuffle_dataset, &run->order, err);
+    TRY(order_create(seed, run->train.rows, slots, (int)o->per_device_train_batch_size, o->shuffle_dataset, &run->order, err));
+    return loar_block_schedule(o, run_total_steps(run), &run->routing, err);
 }
 
 int64_t run_total_steps(const struct run *run)
@@ -192,8 +196,12 @@ static enum status eval_batch(void *context, int set, int64_t index, struct batc
     struct run *run = context;
     if (set < 0 || set >= run->eval.n_parts)
         FAIL(err, STATUS_PEER, "evaluation set %d of %d was asked for", set, run->eval.n_parts);
-    return dataset_eval_batch(&run->eval, &run->eval.parts[set], (int)run->options->per_device_eval_batch_size, index,
-                              run->span_weights, out, err);
+    TRY(dataset_eval_batch(&run->eval, &run->eval.parts[set], (int)run->options->per_device_eval_batch_size, index,
+                           run->span_weights, out, err));
+    for (int i = 0; i < out->n_sequences; i++) /* of a task that was not trained: routed as the default one */
+        if (out->tasks[i] >= run->train.n_tasks)
+            out->tasks[i] = loar_block_default_task(run->options);
+    return STATUS_OK;
 }
 
 struct batch_source run_batches(struct run *run)

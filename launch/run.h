@@ -9,6 +9,7 @@
 #include "common/text.h"
 #include "common/threads.h"
 #include "worker/data/dataset.h"
+#include "worker/loar/schedule.h"
 #include "worker/model/model.h"
 #include "worker/train/loop.h"
 
@@ -27,13 +28,14 @@ struct run {
     struct dataset train, eval; /* parts of eval: one per evaluation set */
     float span_weights[SPAN_COUNT];
     struct order order; /* after run_plan */
+    struct loar_schedule routing; /* same */
 };
 
 /* Loads all that the options name, checking as it goes. On failure the run is released. */
 enum status run_load(const struct options *options, struct threads *pool, struct run *out, struct error *err);
 void run_free(struct run *run);
 
-/* Lays the rows out over steps and slots. */
+/* Lays the rows out over steps and slots, and routing over steps. */
 enum status run_plan(struct run *run, int slots, struct error *err);
 /* Steps of the whole run: max_steps, or the epochs. */
 int64_t run_total_steps(const struct run *run);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/memory.h"
+#include "launch/loar_block.h"
 #include "ps/snapshot.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -39,6 +40,8 @@ static enum status load_snapshot(struct source *s, const struct snapshot *snapsh
     enum status st = snapshot_file(snapshot, "config.json", &config, &config_size, err);
     if (st == STATUS_OK)
         st = model_config_parse(config, config_size, path, &s->config, err);
+    if (st == STATUS_OK)
+        st = loar_block_plan(&s->options, &s->config, err);
     if (st == STATUS_OK)
         st = snapshot_file(snapshot, "tokenizer.json", &json, &json_size, err);
     if (st == STATUS_OK && snapshot_file(snapshot, "tokenizer_config.json", &tokenizer_config, &tokenizer_config_size, &absent) != STATUS_OK)
@@ -94,6 +97,7 @@ void source_close(struct source *s)
     tokenizer_free(s->tokenizer);
     mem_free_aligned(s->values);
     params_free(&s->table);
+    loar_block_free(&s->config);
     options_free(&s->options);
     *s = (struct source){0};
 }

@@ -178,13 +178,15 @@ static void policies(void **state)
             c.gate = soft ? LOAR_SOFT : LOAR_HARD;
             c.n_tasks = 2;
             const struct policy_ops *ops = policy_of(c.policy);
-            struct policy_setting setting = {.config = &c, .heads = HEADS, .budget = 0.5,
-                                             .threshold = ops->keeps == KEEPS_THRESHOLD ? threshold : zeros,
-                                             .multiplier = ops->keeps == KEEPS_MULTIPLIER ? multiplier : NULL};
+            struct policy_setting settings[2];
+            for (int t = 0; t < 2; t++)
+                settings[t] = (struct policy_setting){.config = &c, .heads = HEADS, .budget = 0.5,
+                                                      .threshold = ops->keeps == KEEPS_THRESHOLD ? threshold : zeros,
+                                                      .price = ops->keeps == KEEPS_MULTIPLIER ? multiplier[t] : 0};
             for (int threads = 1; threads <= 3; threads++) {
                 struct threads *pool = pool_of(threads);
-                assert_ok(policy_choose(pool, &setting, &d, z, NULL, on, gate, &err), &err);
-                policy_backward(pool, &setting, &d, z, on, dgate, dz);
+                assert_ok(policy_choose(pool, settings, &d, z, NULL, on, gate, &err), &err);
+                policy_backward(pool, settings, &d, z, on, dgate, dz);
                 if (threads == 1)
                     memcpy(first, dz, sizeof dz);
                 assert_memory_equal(first, dz, sizeof dz);
@@ -192,9 +194,9 @@ static void policies(void **state)
             }
             for (int m = 0; m < M; m++) {
                 memcpy(cotangent + m * (HEADS + 1), dgate + m * HEADS, HEADS * sizeof *dgate);
-                cotangent[m * (HEADS + 1) + HEADS] = setting.multiplier ? multiplier[items[m].task] : 0;
+                cotangent[m * (HEADS + 1) + HEADS] = settings[items[m].task].price;
             }
-            struct gates s = {M, HEADS, soft, ops->gate == &gate_sigmoid, items, setting.threshold, multiplier, on};
+            struct gates s = {M, HEADS, soft, ops->gate == &gate_sigmoid, items, settings->threshold, multiplier, on};
             struct reference r = {gates_reference, &s, 1, {M * HEADS}, M * (HEADS + 1)};
             double *exact = doubles_of(z, M * HEADS), wanted[M * (HEADS + 1)];
             gates_reference(&s, &exact, wanted);
@@ -242,9 +244,9 @@ static void fits(void **state)
     for (int policy = 0; policy < LOAR_N_POLICIES; policy++) {
         struct loar_config c = LOAR_CONFIG_DEFAULT;
         c.policy = (enum loar_policy)policy;
-        struct policy_setting setting = {.config = &c, .heads = HEADS, .budget = 1, .threshold = zeros};
+        struct policy_setting setting = {.config = &c, .heads = HEADS, .budget = 1, .target = 0.4, .threshold = zeros};
         struct threads *pool = pool_of(2);
-        policy_fit(pool, &setting, 0.4, &d, z, importance, dz);
+        policy_fit(pool, &setting, &d, z, importance, dz);
         struct gates s = {.m = M, .heads = HEADS, .sigmoid = policy_of(c.policy)->gate == &gate_sigmoid, .items = items};
         struct reference r = {fit_reference, &s, 2, {M * HEADS, M * HEADS}, M};
         check(&r, (const float *const[]){z, importance}, NULL, ones, (const float *const[]){dz, NULL}, 2e-6);

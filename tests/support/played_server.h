@@ -48,6 +48,11 @@ enum status model_gradient(struct model *model, const float *values, const struc
     return STATUS_OK;
 }
 
+void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw)
+{
+    (void)model, (void)schedule, (void)step, (void)draw;
+}
+
 enum status model_loss(struct model *model, const float *values, const struct batch *batch, struct loss_sums *sums,
                        struct error *why)
 {

@@ -16,6 +16,7 @@ static struct {
     int n_written, next;
     int32_t fed[LONGEST];
     int n_fed, capacity, caches;
+    int prompt, task;
     int64_t vocab;
     int nan_at; /* token of `written` whose logits are not numbers; -1: none */
 } script;
@@ -40,6 +41,13 @@ enum status kv_cache_create(const struct model *model, int max_positions, struct
 void kv_cache_free(struct kv_cache *cache)
 {
     script.caches -= cache != NULL;
+}
+
+void kv_cache_set_task(struct kv_cache *cache, int prompt, int task)
+{
+    (void)cache;
+    script.prompt = prompt;
+    script.task = task;
 }
 
 int kv_cache_length(const struct kv_cache *cache)
@@ -146,7 +154,7 @@ static void model_writes(const char *text)
 
 static struct generate_settings two_stages(void)
 {
-    return (struct generate_settings){.sampling = {.temperature = 1, .top_p = 1}, .max_new_tokens = 50, .two_stage = true,
+    return (struct generate_settings){.sampling = {.temperature = 1, .top_p = 1}, .max_new_tokens = 50, .two_stage = true, .task = 2,
                                       .max_thinking_tokens = 40, .thought_close = "</think>", .close = closing, .n_close = 2,
                                       .ends = &end_token, .n_ends = 1};
 }
@@ -172,6 +180,8 @@ static void check_text(const struct text *text, const char *wanted)
 static void run(const struct generate_settings *settings, const char *thought, const char *answer, enum generate_status status)
 {
     assert_ok(try_run(settings, 1000), &err);
+    assert_int_equal(script.prompt, 3);
+    assert_int_equal(script.task, settings->task);
     check_text(&out.thought, thought);
     check_text(&out.answer, answer);
     check_text(&told.parts[SPAN_THOUGHT], thought);

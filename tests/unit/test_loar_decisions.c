@@ -78,8 +78,10 @@ static void decide(struct layer *l, int n_sequences, const int32_t *starts, cons
     uint8_t *on = test_malloc(m * HEADS);
     features_forward(l->pool, &l->config, &d, WIDTH, x, memories, f);
     router_forward(l->pool, &l->router, &d, f, hidden, z);
-    struct policy_setting setting = {.config = &l->config, .heads = HEADS, .budget = 0.5, .threshold = l->threshold};
-    assert_ok(policy_choose(l->pool, &setting, &d, z, memories, on, gate, &err), &err);
+    struct policy_setting settings[LOAR_MAX_TASKS];
+    for (int t = 0; t < l->config.n_tasks; t++)
+        settings[t] = (struct policy_setting){.config = &l->config, .heads = HEADS, .budget = 0.5, .threshold = l->threshold};
+    assert_ok(policy_choose(l->pool, settings, &d, z, memories, on, gate, &err), &err);
     for (int t = 0; t < d.n_tokens; t++) {
         int at = d.of_token[t];
         memcpy(out->z[t], z + at * HEADS, sizeof *out->z);

@@ -29,7 +29,7 @@ static void open_one(struct one *o, enum loar_policy policy, double budget)
     o->items[0] = (struct decision){.first = 0, .end = 64, .source = DECISION_FREE};
     o->items[1] = (struct decision){.first = 64, .end = 74, .reads = 64, .source = DECISION_ROUTED};
     o->decisions = (struct decisions){.count = 2, .n_tokens = 74, .n_sequences = 1, .items = o->items};
-    o->setting = (struct policy_setting){.config = &o->config, .heads = HEADS, .budget = budget, .threshold = o->threshold};
+    o->setting = (struct policy_setting){.config = &o->config, .heads = HEADS, .budget = budget, .target = 0.5, .threshold = o->threshold};
     assert_ok(threads_create(1, &o->pool, &err), &err);
 }
 
@@ -111,6 +111,36 @@ static void rules(void **state)
 }
 
 /* What all policies share. */
+/* Each task has its own rule, budget and thresholds. */
+static void tasks(void **state)
+{
+    (void)state;
+    struct one o;
+    struct error err;
+    open_one(&o, LOAR_POLICY_quantile, 0.5);
+    o.config.n_tasks = 3;
+    o.config.tasks[1] = (struct loar_task){.has_policy = true, .policy = LOAR_POLICY_topk, .scale = 0.5};
+    o.config.tasks[2] = (struct loar_task){.scale = 4};
+    assert_true(loar_task_budget(&o.config, 0, 0.5) == 0.5 && loar_task_budget(&o.config, 1, 0.5) == 0.25);
+    assert_true(loar_task_budget(&o.config, 2, 0.5) == 1);
+    struct policy_setting settings[3];
+    for (int t = 0; t < 3; t++) {
+        settings[t] = o.setting;
+        settings[t].budget = loar_task_budget(&o.config, t, 0.5);
+    }
+    struct decision items[3];
+    for (int t = 0; t < 3; t++)
+        items[t] = (struct decision){.first = t, .end = t + 1, .reads = 1, .task = t, .source = DECISION_ROUTED};
+    const struct decisions three = {.count = 3, .n_tokens = 3, .n_sequences = 1, .items = items};
+    const float z[3 * HEADS] = {1, -1, 2, 3, 1, -1, 2, 3, 1, -1, 2, 3};
+    const uint8_t wanted[3 * HEADS] = {1, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1};
+    uint8_t on[3 * HEADS];
+    float gate[3 * HEADS];
+    assert_ok(policy_choose(o.pool, settings, &three, z, NULL, on, gate, &err), &err);
+    assert_memory_equal(on, wanted, sizeof on);
+    close_one(&o);
+}
+
 static void completion(void **state)
 {
     (void)state;
@@ -195,7 +225,7 @@ static void gradients(void **state)
     close_one(&o);
 
     open_one(&o, LOAR_POLICY_sigmoid, 0.5); /* p = 1/2: dz = dp / 4; the price is 0.2 * 10 rows / 4 heads */
-    o.setting.multiplier = (const float[]){0.2f};
+    o.setting.price = 0.2f;
     policy_backward(o.pool, &o.setting, &o.decisions, z, on, dgate, dz);
     for (int h = 0; h < HEADS; h++)
         assert_true(dz[h] == 0 && fabsf(dz[HEADS + h] - ((float)(h + 1) + 0.5f) / 4) < 1e-6f);
@@ -208,19 +238,19 @@ static void fit(void **state)
     struct one o;
     float z[2 * HEADS] = {0}, importance[2 * HEADS] = {9, 9, 9, 9, 1, 4, 2, 3}, dz[2 * HEADS];
     open_one(&o, LOAR_POLICY_topk, 1);
-    policy_fit(o.pool, &o.setting, 0.5, &o.decisions, z, importance, dz); /* ten rows times 1/4 - share */
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, dz); /* ten rows times 1/4 - share */
     const float softmax[] = {1.5f, -1.5f, 0.5f, -0.5f};
     for (int h = 0; h < HEADS; h++)
         assert_true(dz[h] == 0 && fabsf(dz[HEADS + h] - softmax[h]) < 1e-5f);
     close_one(&o);
     open_one(&o, LOAR_POLICY_quantile, 1);
     o.threshold[0] = -50; /* thresholds take no part */
-    policy_fit(o.pool, &o.setting, 0.5, &o.decisions, z, importance, dz); /* ten rows / four heads times 1/2 - target */
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, dz); /* ten rows / four heads times 1/2 - target */
     const float sigmoid[] = {1.25f, -1.25f, 1.25f, -1.25f};
     for (int h = 0; h < HEADS; h++)
         assert_true(fabsf(dz[HEADS + h] - sigmoid[h]) < 1e-6f);
     memset(importance, 0, sizeof importance);
-    policy_fit(o.pool, &o.setting, 0.5, &o.decisions, z, importance, dz);
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, dz);
     for (int h = 0; h < 2 * HEADS; h++)
         assert_true(dz[h] == 0);
     close_one(&o);
@@ -317,6 +347,8 @@ static void configurations(void **state)
     REFUSED("ema_decay is 1", c.feature = LOAR_EMA, c.ema_decay = 1);
     REFUSED("granularity sequence", c.granularity = LOAR_BY_SEQUENCE);
     REFUSED("policy article would never route", c.policy = LOAR_POLICY_article, l.budget = 1);
+    REFUSED("policy article would never route", c.tasks[1] = (struct loar_task){true, LOAR_POLICY_article, 9}, c.n_tasks = 2);
+    REFUSED("there are 65 tasks", c.n_tasks = 65);
     REFUSED("c is 0", c.policy = LOAR_POLICY_softmax_rel, c.c = 0);
     REFUSED("explore is 0", c.stand_in = LOAR_EXPLORE, c.explore = 0);
     REFUSED("router_dim is 0", c.router_dim = 0);
@@ -339,7 +371,7 @@ static void configurations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rules),       cmocka_unit_test(completion), cmocka_unit_test(gates),
+        cmocka_unit_test(tasks),       cmocka_unit_test(rules),       cmocka_unit_test(completion), cmocka_unit_test(gates),
         cmocka_unit_test(gradients),   cmocka_unit_test(fit),        cmocka_unit_test(exploration),
         cmocka_unit_test(not_finite),  cmocka_unit_test(configurations),
     };

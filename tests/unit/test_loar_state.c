@@ -82,21 +82,26 @@ static void thresholds(void **state)
 {
     (void)state;
     struct loar_config c = LOAR_CONFIG_DEFAULT;
-    const float z[] = {9, 9, 9, 1, 0, -1, 2, 0.5f, -2, -1, 3, 0}, layer[] = {0.25f, 7};
-    float threshold[HEADS], row[HEADS + 1];
+    c.n_tasks = 2;
+    const float z[] = {9, 9, 9, 1, 0, -1, 2, 0.5f, -2, -1, 3, 0}, layer[] = {0.25f, 7, 1, 8};
+    const double budgets[] = {0.4, 0.5};
+    float threshold[2 * HEADS], rows[2 * (HEADS + 1)];
     track_read_thresholds(&c, HEADS, layer, threshold);
-    ASSERT_VALUES(threshold, 0.25f, 0.25f, 0.25f);
-    track_threshold(&c, &four, HEADS, 0.5, z, threshold, row); /* 1, 2 and 1 of 3 above: 4/3 - 3/2 */
-    ASSERT_VALUES(row, 4.0f / 3 - 1.5f, 3);
+    ASSERT_VALUES(threshold, 0.25f, 0.25f, 0.25f, 1, 1, 1);
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows); /* above: 2, 1, 0 of 2, and 0, 1, 0 of 1 */
+    ASSERT_VALUES(rows, 1 - 0.8f, 2, 1.0f / 3 - 0.5f, 1);
     c.n_always_on = 1;
-    c.always_on[0] = 2; /* counts as three of three: 7/3 - 3/2 */
-    track_threshold(&c, &four, HEADS, 0.5, z, threshold, row);
-    ASSERT_VALUES(row, 7.0f / 3 - 1.5f, 3);
+    c.always_on[0] = 2; /* counts as two of two, one of one */
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows);
+    ASSERT_VALUES(rows, 5.0f / 3 - 0.8f, 2, 2.0f / 3 - 0.5f, 1);
     c.per_head = true;
-    track_read_thresholds(&c, HEADS, (const float[]){1.5f, 0.75f, -1.5f, 7}, threshold);
-    ASSERT_VALUES(threshold, 1.5f, 0.75f, -1.5f);
-    track_threshold(&c, &four, HEADS, 0.5, z, threshold, row); /* above: 1, 1, 2; always on or not */
-    ASSERT_VALUES(row, -0.5f, -0.5f, 0.5f, 3);
+    track_read_thresholds(&c, HEADS, (const float[]){1.5f, 0.75f, -1.5f, 7, -2, 0, 1, 9}, threshold);
+    ASSERT_VALUES(threshold, 1.5f, 0.75f, -1.5f, -2, 0, 1);
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows); /* above: 1, 0, 1 and 1, 1, 0; always on or not */
+    ASSERT_VALUES(rows, 0.2f, -0.8f, 0.2f, 2, 0.5f, 0.5f, -0.5f, 1);
+    c.tasks[0] = (struct loar_task){.has_policy = true, .policy = LOAR_POLICY_topk}; /* keeps none */
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows);
+    ASSERT_VALUES(rows, 0, 0, 0, 0, 0.5f, 0.5f, -0.5f, 1);
 }
 
 /* The rule that the owner of the table applies leads a threshold to the quantile and a count to all that was seen. */
@@ -114,7 +119,7 @@ static void convergence(void **state)
         for (int i = 0; i < M * HEADS; i++) /* uniform in [0, 3), later heads higher */
             z[i] = (float)(rng_uniform(1, 2, (uint64_t)(step * M * HEADS + i)) + i % HEADS);
         track_read_thresholds(&c, HEADS, row, threshold);
-        track_threshold(&c, &d, HEADS, 0.25, z, threshold, move);
+        track_threshold(&c, &d, HEADS, &(const double){0.25}, z, threshold, move);
         row[0] += 0.01f * move[0] / move[1];
         row[1] += move[1];
     }
@@ -127,11 +132,12 @@ static void multipliers(void **state)
     (void)state;
     struct loar_config c = LOAR_CONFIG_DEFAULT;
     c.n_tasks = 3;
+    c.policy = LOAR_POLICY_sigmoid;
     const float values[] = {0.5f, 9, -0.25f, 4, -1, 0};
     float multiplier[3], rows[6];
     track_read_multipliers(3, values, multiplier);
     ASSERT_VALUES(multiplier, 0.5f, 0, 0);
-    track_multiplier(&c, &four, HEADS, 0.4, on, values, rows);
+    track_multiplier(&c, &four, HEADS, (const double[]){0.4, 0.4, 0.4}, on, values, rows);
     /* task 0 ran 1/3 and 2/3, task 1 1/3 and is drawn back by its debt, task 2 was not seen */
     ASSERT_VALUES(rows, 1 - 0.8f, 2, 1.0f / 3 - 0.4f + 0.25f, 1, 0, 0);
 }
@@ -286,7 +292,7 @@ static void tensors(void **state)
     named(&table, "loar.layers.3.router.fc2.weight", 6, 64);
     named(&table, "loar.layers.3.router.fc2.bias", 6, 1);
     named(&table, "loar.layers.3.router.task_bias", 2, 6);
-    named(&table, "loar.layers.3.state.threshold", 1, 2);
+    named(&table, "loar.layers.3.state.threshold", 2, 2);
     named(&table, "loar.layers.3.state.average", 6, 9);
     for (int i = 0; i < table.count; i++)
         assert_true(table.items[i].rate == (strstr(table.items[i].name, ".state.") ? 0.05f : 0));
@@ -333,7 +339,7 @@ static void tensors(void **state)
         params_free(&table);
         assert_int_equal(mem_live(), live);
     }
-    named(&table, "loar.layers.0.state.threshold", 1, 7);
+    named(&table, "loar.layers.0.state.threshold", 2, 7);
     params_free(&table);
 }
 

@@ -60,6 +60,10 @@ static void other_value(const struct option_row *row, char out[128])
         snprintf(out, 128, "[0.25, 0.5]");
     else if (row->kind == OPTION_KIND_DATASETS)
         snprintf(out, 128, "[{path: x.jsonl, name: n, format: gsm8k, task: t, weight: 2, loss_weight: 0.5, max_samples: 7}]");
+    else if (row->kind == OPTION_KIND_LAYERS)
+        snprintf(out, 128, "[{range: 0-5, window: 128, budget: 0.5, routed: true}, {preset: dense, range: -1}]");
+    else if (row->kind == OPTION_KIND_TASKS)
+        snprintf(out, 128, "{task: t, budget: 0.25, policy: topk}");
     else if (row->kind != OPTION_KIND_STRING)
         for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++)
             if (inside(&row->limits, tries[i]) && tries[i] != fallback && (row->kind == OPTION_KIND_REAL || tries[i] == floor(tries[i]))) {
@@ -83,7 +87,7 @@ static void every_key_is_set_and_got(void **state)
         assert_int_equal(option_value_is_default(row, (char *)&o + row->offset), i == OPTION_ps_servers);
         struct text once = {0}, twice = {0};
         assert_true(options_get(&o, row->name, &once));
-        if (row->kind != OPTION_KIND_DATASETS)
+        if (!option_entries(row->kind))
             assert_string_equal(once.data, value);
         assert_int_equal(options_get_source(&o, row->name).origin, ORIGIN_COMMAND_LINE);
         options_free(&o);
@@ -418,7 +422,7 @@ static void resume_keeps_what_it_must(void **state)
     options_free(&o);
     char *more[] = {"datasets.1.path=b.jsonl", NULL};
     assert_ok(parse("ps: {slots: 8}\nseed: 3\n", more), &err);
-    assert_refused(options_check_resume(&o, saved.data, saved.size, NULL, &err), STATUS_USAGE, &err, "began with 1 data sets, now found 2");
+    assert_refused(options_check_resume(&o, saved.data, saved.size, NULL, &err), STATUS_USAGE, &err, "began with 1 entries, now found 2");
     assert_refused(options_check_resume(&o, "new_key: 1\n", 11, NULL, &err), STATUS_USAGE, &err, "new_key: unknown key");
     options_free(&o);
     text_free(&saved);

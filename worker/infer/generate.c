@@ -177,7 +177,9 @@ static enum status prepare(struct generator *g, int n_prompt, struct error *err)
         wanted = g->max_positions;
     kv_cache_free(g->cache);
     g->cache = NULL;
-    return kv_cache_create(g->model, (int)wanted, &g->cache, err);
+    TRY(kv_cache_create(g->model, (int)wanted, &g->cache, err));
+    kv_cache_set_task(g->cache, n_prompt, s->task);
+    return STATUS_OK;
 }
 
 static enum status think(struct generator *g, struct part *part, struct generated *out, struct error *err)

@@ -27,6 +27,7 @@ struct generate_settings {
     int n_ends;
     const char *const *stops;   /* texts that end the answer; they are not part of it */
     int n_stops;
+    int task;                   /* of the requests, for a routed model */
 };
 
 enum generate_status {

@@ -9,6 +9,7 @@ const char *const loar_granularity_names[] = {LOAR_GRANULARITIES(WORD)};
 const char *const loar_gate_names[] = {LOAR_GATES(WORD)};
 const char *const loar_fallback_names[] = {LOAR_FALLBACKS(WORD)};
 const char *const loar_stand_in_names[] = {LOAR_STAND_INS(WORD)};
+const char *const loar_router_names[] = {LOAR_ROUTERS(WORD)};
 const char *const loar_policy_names[] = {
 #define POLICY(name, family, keeps, budget) #name,
 #include "worker/loar/policies.def"
@@ -29,6 +30,17 @@ int loar_choice(const char *const *names, int count, const char *word)
         if (!strcmp(names[i], word))
             return i;
     return -1;
+}
+
+enum loar_policy loar_task_policy(const struct loar_config *config, int task)
+{
+    return config->tasks[task].has_policy ? config->tasks[task].policy : config->policy;
+}
+
+double loar_task_budget(const struct loar_config *config, int task, double budget)
+{
+    double scaled = budget * (config->tasks[task].scale > 0 ? config->tasks[task].scale : 1);
+    return scaled < 1 ? scaled : 1;
 }
 
 bool loar_is_leaky(const struct loar_config *config)
@@ -55,8 +67,9 @@ static enum status check_feature(const struct loar_config *c, struct error *err)
              c->ema_decay);
     if (c->router_dim < 1 || c->router_dim > 65536)
         FAIL(err, STATUS_USAGE, "router_dim is %d; allowed are 1 to 65536 (64 is usual)", c->router_dim);
-    if (c->n_tasks < 1)
-        FAIL(err, STATUS_USAGE, "there are %d tasks; routing needs at least one", c->n_tasks);
+    if (c->n_tasks < 1 || c->n_tasks > LOAR_MAX_TASKS)
+        FAIL(err, STATUS_USAGE, "there are %d tasks; routing needs at least one and handles at most %d", c->n_tasks,
+             LOAR_MAX_TASKS);
     return STATUS_OK;
 }
 
@@ -81,12 +94,31 @@ static enum status check_heads(const struct loar_config *c, int heads, struct er
 
 static enum status check_policy(const struct loar_config *c, int heads, struct error *err)
 {
-    if (c->policy == LOAR_POLICY_softmax_rel && !(c->c > 0 && c->c <= heads))
+    bool softmax_rel = false;
+    for (int t = 0; t < c->n_tasks; t++)
+        softmax_rel = softmax_rel || loar_task_policy(c, t) == LOAR_POLICY_softmax_rel;
+    if (softmax_rel && !(c->c > 0 && c->c <= heads))
         FAIL(err, STATUS_USAGE, "c is %g; it must be above 0 and at most %d, the number of heads (0.5 to 1 is usual)", c->c,
              heads);
     if (c->stand_in == LOAR_EXPLORE && !(c->explore > 0 && c->explore <= 1))
         FAIL(err, STATUS_USAGE, "explore is %g; with stand_in explore it must be above 0 and at most 1 (0.02 is usual)",
              c->explore);
+    return STATUS_OK;
+}
+
+static enum status check_task(const struct loar_config *c, int heads, const struct loar_layer *layer, int index, int task,
+                              struct error *err)
+{
+    enum loar_policy policy = loar_task_policy(c, task);
+    double budget = loar_task_budget(c, task, layer->budget);
+    int paid = loar_heads_of(budget, heads);
+    if (budget == 1 && budget_of[policy] == IGNORED)
+        FAIL(err, STATUS_USAGE, "layer %d: budget 1 keeps every head on, so policy %s would never route; give any smaller "
+             "budget (its rule alone decides how many heads run) or leave the layer unrouted", index,
+             loar_policy_names[policy]);
+    if (budget_of[policy] == HEADS && c->n_always_on > paid)
+        FAIL(err, STATUS_USAGE, "layer %d: %d heads are always on, but budget %g pays for %d of %d; raise the budget or "
+             "shorten always_on", index, c->n_always_on, budget, paid, heads);
     return STATUS_OK;
 }
 
@@ -107,13 +139,8 @@ static enum status check_layer(const struct loar_config *c, int heads, const str
     if (!(layer->budget > 0 && layer->budget <= 1))
         FAIL(err, STATUS_USAGE, "layer %d: budget is %g; it is a share of the heads, above 0 and at most 1", index,
              layer->budget);
-    if (layer->budget == 1 && budget_of[c->policy] == IGNORED)
-        FAIL(err, STATUS_USAGE, "layer %d: budget 1 keeps every head on, so policy %s would never route; give any smaller "
-             "budget (its rule alone decides how many heads run) or leave the layer unrouted", index,
-             loar_policy_names[c->policy]);
-    if (budget_of[c->policy] == HEADS && c->n_always_on > loar_heads_of(layer->budget, heads))
-        FAIL(err, STATUS_USAGE, "layer %d: %d heads are always on, but budget %g pays for %d of %d; raise the budget or "
-             "shorten always_on", index, c->n_always_on, layer->budget, loar_heads_of(layer->budget, heads), heads);
+    for (int t = 0; t < c->n_tasks; t++)
+        TRY(check_task(c, heads, layer, index, t, err));
     return STATUS_OK;
 }
 

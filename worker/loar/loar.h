@@ -12,7 +12,7 @@
 
 #include "common/status.h"
 
-enum { LOAR_MAX_HEADS = 1024 };
+enum { LOAR_MAX_HEADS = 1024, LOAR_MAX_TASKS = 64 };
 
 /* What the router looks at, all taken from the layer's normed input.
  * prefix_mean: mean of the document before the decision's first token    ema: the same, older tokens fade
@@ -31,6 +31,10 @@ enum { LOAR_MAX_HEADS = 1024 };
  * explore: now and then a skipped head runs          none: nowhere */
 #define LOAR_STAND_INS(X) X(NORMALISER, "normaliser") X(AVERAGE, "average") X(EXPLORE, "explore") X(NONE, "none")
 
+/* What a router may learn. static: one choice of heads for all text of a task, by their importance in the dense steps;
+ * random: nothing, it stays as it was drawn. Both are for comparison. */
+#define LOAR_ROUTERS(X) X(LEARNED, "learned") X(STATIC, "static") X(RANDOM, "random")
+
 #define LOAR_ENUM(name, text) LOAR_##name,
 #define LOAR_COUNT(name, text) +1
 enum loar_feature { LOAR_FEATURES(LOAR_ENUM) LOAR_N_FEATURES };
@@ -38,6 +42,7 @@ enum loar_granularity { LOAR_GRANULARITIES(LOAR_ENUM) LOAR_N_GRANULARITIES };
 enum loar_gate { LOAR_GATES(LOAR_ENUM) LOAR_N_GATES };
 enum loar_fallback { LOAR_FALLBACKS(LOAR_ENUM) LOAR_N_FALLBACKS };
 enum loar_stand_in { LOAR_STAND_INS(LOAR_ENUM) LOAR_N_STAND_INS };
+enum loar_router_kind { LOAR_ROUTERS(LOAR_ENUM) LOAR_N_ROUTERS };
 enum loar_policy {
 #define POLICY(name, family, keeps, budget) LOAR_POLICY_##name,
 #include "worker/loar/policies.def"
@@ -50,15 +55,24 @@ enum loar_policy {
 /* The words of each choice, in the order of its enum. */
 extern const char *const loar_feature_names[LOAR_N_FEATURES], *const loar_granularity_names[LOAR_N_GRANULARITIES],
     *const loar_gate_names[LOAR_N_GATES], *const loar_fallback_names[LOAR_N_FALLBACKS],
-    *const loar_stand_in_names[LOAR_N_STAND_INS], *const loar_policy_names[LOAR_N_POLICIES];
+    *const loar_stand_in_names[LOAR_N_STAND_INS], *const loar_router_names[LOAR_N_ROUTERS],
+    *const loar_policy_names[LOAR_N_POLICIES];
 /* Index of a word, or -1. */
 int loar_choice(const char *const *names, int count, const char *word);
+
+/* Where a task differs from the rest; all zero: nowhere. */
+struct loar_task {
+    bool has_policy;
+    enum loar_policy policy;
+    double scale; /* of every layer's budget, which stays at most 1; 0: 1 */
+};
 
 struct loar_config {
     enum loar_feature feature;
     enum loar_granularity granularity;
     int block;      /* tokens: 64 or 128 */
     int router_dim; /* R */
+    enum loar_router_kind router;
     enum loar_policy policy;
     double c;       /* softmax_rel: a head runs when its softmax exceeds c / H */
     bool per_head;  /* quantile: a threshold for each head instead of one for the layer */
@@ -70,6 +84,7 @@ struct loar_config {
     enum loar_stand_in stand_in;
     double explore; /* share of decisions in which one skipped head runs */
     int n_tasks;    /* T */
+    struct loar_task tasks[LOAR_MAX_TASKS];
 };
 #define LOAR_CONFIG_DEFAULT                                                                                          \
     ((struct loar_config){.feature = LOAR_PREFIX_MEAN, .granularity = LOAR_BY_BLOCK, .block = 64, .router_dim = 64,    \
@@ -94,6 +109,9 @@ struct loar_shape {
 /* STATUS_USAGE with what is wrong and what to do. Layers are counted from 0 in messages. */
 enum status loar_check(const struct loar_config *config, const struct loar_shape *shape, const struct loar_layer *layers,
                        int n_layers, struct error *err);
+enum loar_policy loar_task_policy(const struct loar_config *config, int task);
+/* Share of heads for the task in a layer of this budget. */
+double loar_task_budget(const struct loar_config *config, int task, double budget);
 /* True when decisions depend on tokens that come after them. */
 bool loar_is_leaky(const struct loar_config *config);
 /* Heads that the budget buys: ceil(budget * heads), at least one. */

@@ -22,24 +22,26 @@ const struct policy_ops *policy_of(enum loar_policy policy)
 }
 
 struct policies {
-    const struct policy_setting *setting;
-    const struct policy_ops *ops;
+    const struct policy_setting *settings; /* [T] */
     const struct decisions *decisions;
     const struct loar_memory *memories;
     const float *z, *dgate, *importance;
-    int keep;
     uint8_t *on;
     const uint8_t *on_before;
     float *gate, *dz;
 };
 
-static void run(struct threads *pool, struct policies *a, const struct policy_setting *setting,
+static void run(struct threads *pool, struct policies *a, const struct policy_setting *settings,
                 const struct decisions *decisions, threads_task_fn *fn)
 {
-    a->setting = setting;
-    a->ops = policy_of(setting->config->policy);
+    a->settings = settings;
     a->decisions = decisions;
     threads_run(pool, (decisions->count + TASK_DECISIONS - 1) / TASK_DECISIONS, fn, a);
+}
+
+static const struct policy_ops *ops_of(const struct policy_setting *s, const struct decision *d)
+{
+    return policy_of(loar_task_policy(s->config, d->task));
 }
 
 static int end_of(const struct policies *a, int task)
@@ -88,17 +90,20 @@ static void explore(const struct policy_setting *s, int decision, uint8_t *on)
     on[h] = 1;
 }
 
-static void choose_one(const struct policies *a, int decision, const float *key, const float *z, uint8_t *on, float *gate)
+static void choose_one(const struct policy_setting *s, const struct policy_ops *ops, int decision, const float *z, uint8_t *on,
+                       float *gate)
 {
-    const struct policy_setting *s = a->setting;
-    float p[LOAR_MAX_HEADS];
-    a->ops->gate->values(s->heads, z, s->threshold, p);
+    float p[LOAR_MAX_HEADS], key[LOAR_MAX_HEADS];
+    memcpy(key, z, (size_t)s->heads * sizeof *key);
+    for (int i = 0; i < s->config->n_always_on; i++)
+        key[s->config->always_on[i]] = INFINITY;
+    ops->gate->values(s->heads, z, s->threshold, p);
     struct policy_input in = {s->heads, s->budget, s->config->c, z, p, s->threshold, key};
-    a->ops->rule(&in, on);
+    ops->rule(&in, on);
     complete(s->config, &in, on);
     if (s->exploring)
         explore(s, decision, on);
-    float scale = a->ops->gate->scale(s->heads);
+    float scale = ops->gate->scale(s->heads);
     for (int h = 0; h < s->heads; h++)
         gate[h] = !on[h] ? 0 : s->config->gate == LOAR_SOFT ? scale * p[h] : 1;
 }
@@ -107,8 +112,7 @@ static void choose_decisions(void *context, int task, int thread)
 {
     (void)thread;
     const struct policies *a = context;
-    const struct loar_config *c = a->setting->config;
-    int heads = a->setting->heads;
+    int heads = a->settings->heads;
     for (int m = task * TASK_DECISIONS; m < end_of(a, task); m++) {
         const struct decision *d = &a->decisions->items[m];
         const float *z = a->z + m * (int64_t)heads;
@@ -117,41 +121,38 @@ static void choose_decisions(void *context, int task, int thread)
         if (d->source == DECISION_KEPT) {
             memcpy(on, a->memories[d->sequence].on, (size_t)heads);
             memcpy(gate, a->memories[d->sequence].gate, (size_t)heads * sizeof *gate);
-        } else if (d->source == DECISION_FREE || a->setting->budget >= 1) {
+        } else if (d->source == DECISION_FREE || a->settings[d->task].budget >= 1) {
             for (int h = 0; h < heads; h++)
                 on[h] = 1, gate[h] = 1;
         } else {
-            float key[LOAR_MAX_HEADS];
-            memcpy(key, z, (size_t)heads * sizeof *key);
-            for (int i = 0; i < c->n_always_on; i++)
-                key[c->always_on[i]] = INFINITY;
-            choose_one(a, m, key, z, on, gate);
+            const struct policy_setting *s = &a->settings[d->task];
+            choose_one(s, ops_of(s, d), m, z, on, gate);
         }
     }
 }
 
-static enum status check(const struct policy_setting *s, const struct decisions *decisions, const float *z,
+static enum status check(int heads, const struct decisions *decisions, const float *z,
                          const struct loar_memory *memories, struct error *err)
 {
     for (int m = 0; m < decisions->count; m++) {
         const struct decision *d = &decisions->items[m];
         if (d->source == DECISION_KEPT && !memories)
             FAIL(err, STATUS_INTERNAL, "routing decision %d continues an earlier one, but there is no memory of it", m);
-        for (int h = 0; d->source == DECISION_ROUTED && h < s->heads; h++)
-            if (!isfinite(z[m * (int64_t)s->heads + h]))
+        for (int h = 0; d->source == DECISION_ROUTED && h < heads; h++)
+            if (!isfinite(z[m * (int64_t)heads + h]))
                 FAIL(err, STATUS_NUMERIC, "the router's score of head %d is %g in decision %d (sequence %d, tokens %d to %d)",
-                     h, (double)z[m * (int64_t)s->heads + h], m, d->sequence, d->first, d->end - 1);
+                     h, (double)z[m * (int64_t)heads + h], m, d->sequence, d->first, d->end - 1);
     }
     return STATUS_OK;
 }
 
-enum status policy_choose(struct threads *pool, const struct policy_setting *setting, const struct decisions *decisions,
+enum status policy_choose(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
                           const float *z, struct loar_memory *memories, uint8_t *on, float *gate, struct error *err)
 {
-    TRY(check(setting, decisions, z, memories, err));
+    TRY(check(settings->heads, decisions, z, memories, err));
     struct policies a = {.memories = memories, .z = z, .on = on, .gate = gate};
-    run(pool, &a, setting, decisions, choose_decisions);
-    size_t heads = (size_t)setting->heads;
+    run(pool, &a, settings, decisions, choose_decisions);
+    size_t heads = (size_t)settings->heads;
     for (int b = 0; memories && b < decisions->n_sequences; b++) {
         int64_t last = decisions->of_sequence[b + 1] - 1;
         if (last < decisions->of_sequence[b])
@@ -166,43 +167,46 @@ static void backward_decisions(void *context, int task, int thread)
 {
     (void)thread;
     const struct policies *a = context;
-    const struct policy_setting *s = a->setting;
-    bool soft = s->config->gate == LOAR_SOFT, mute = s->config->stand_in == LOAR_NONE;
-    float scale = a->ops->gate->scale(s->heads), p[LOAR_MAX_HEADS], dp[LOAR_MAX_HEADS];
+    const struct loar_config *c = a->settings->config;
+    bool soft = c->gate == LOAR_SOFT, mute = c->stand_in == LOAR_NONE;
+    float p[LOAR_MAX_HEADS], dp[LOAR_MAX_HEADS];
     for (int m = task * TASK_DECISIONS; m < end_of(a, task); m++) {
         const struct decision *d = &a->decisions->items[m];
+        const struct policy_setting *s = &a->settings[d->task];
+        const struct gate_ops *gates = ops_of(s, d)->gate;
         int64_t at = m * (int64_t)s->heads;
         if (d->source != DECISION_ROUTED || s->budget >= 1) {
             memset(a->dz + at, 0, (size_t)s->heads * sizeof *a->dz);
             continue;
         }
-        float price = s->multiplier ? s->multiplier[d->task] * (float)(d->end - d->first) / (float)s->heads : 0;
-        a->ops->gate->values(s->heads, a->z + at, s->threshold, p);
+        float price = s->price * (float)(d->end - d->first) / (float)s->heads, scale = gates->scale(s->heads);
+        gates->values(s->heads, a->z + at, s->threshold, p);
         for (int h = 0; h < s->heads; h++)
             dp[h] = price + (soft && !a->on_before[at + h] ? 0 : scale * a->dgate[at + h]);
-        a->ops->gate->backward(s->heads, p, dp, a->dz + at);
+        gates->backward(s->heads, p, dp, a->dz + at);
         for (int h = 0; mute && h < s->heads; h++)
             if (!a->on_before[at + h])
                 a->dz[at + h] = 0;
     }
 }
 
-void policy_backward(struct threads *pool, const struct policy_setting *setting, const struct decisions *decisions,
+void policy_backward(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
                      const float *z, const uint8_t *on, const float *dgate, float *dz)
 {
     struct policies a = {.z = z, .on_before = on, .dgate = dgate, .dz = dz};
-    run(pool, &a, setting, decisions, backward_decisions);
+    run(pool, &a, settings, decisions, backward_decisions);
 }
 
 static void fit_decisions(void *context, int task, int thread)
 {
     (void)thread;
     const struct policies *a = context;
-    const struct policy_setting *s = a->setting;
     static const float no_threshold[LOAR_MAX_HEADS]; /* thresholds follow the scores, which must not follow them back */
     float p[LOAR_MAX_HEADS];
     for (int m = task * TASK_DECISIONS; m < end_of(a, task); m++) {
         const struct decision *d = &a->decisions->items[m];
+        const struct policy_setting *s = &a->settings[d->task];
+        const struct gate_ops *gates = ops_of(s, d)->gate;
         int64_t at = m * (int64_t)s->heads;
         float sum = 0;
         for (int h = 0; d->source == DECISION_ROUTED && h < s->heads; h++)
@@ -210,16 +214,16 @@ static void fit_decisions(void *context, int task, int thread)
         memset(a->dz + at, 0, (size_t)s->heads * sizeof *a->dz);
         if (sum == 0)
             continue;
-        a->ops->gate->values(s->heads, a->z + at, no_threshold, p);
-        a->ops->gate->fit(s->heads, p, a->importance + at, a->keep, a->dz + at);
+        gates->values(s->heads, a->z + at, no_threshold, p);
+        gates->fit(s->heads, p, a->importance + at, loar_heads_of(s->target, s->heads), a->dz + at);
         for (int h = 0; h < s->heads; h++)
             a->dz[at + h] *= (float)(d->end - d->first);
     }
 }
 
-void policy_fit(struct threads *pool, const struct policy_setting *setting, double target,
-                const struct decisions *decisions, const float *z, const float *importance, float *dz)
+void policy_fit(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
+                const float *z, const float *importance, float *dz)
 {
-    struct policies a = {.z = z, .importance = importance, .keep = loar_heads_of(target, setting->heads), .dz = dz};
-    run(pool, &a, setting, decisions, fit_decisions);
+    struct policies a = {.z = z, .importance = importance, .dz = dz};
+    run(pool, &a, settings, decisions, fit_decisions);
 }

@@ -35,13 +35,14 @@ struct policy_ops {
 };
 const struct policy_ops *policy_of(enum loar_policy policy);
 
-/* One layer in one pass. */
+/* One layer in one pass, for the rows of one task. Whoever takes several takes one per task: [T]. */
 struct policy_setting {
     const struct loar_config *config;
     int heads;
     double budget;           /* now; from 1 on all heads run, to the bit, and the router has no gradient */
+    double target;           /* what the budget will come down to */
     const float *threshold;  /* [H] zeros where the policy keeps none */
-    const float *multiplier; /* [T] price of a row's share of heads, in units of the loss; NULL: none */
+    float price;             /* of a row's share of heads, in units of the loss */
     bool exploring;          /* training with stand_in explore */
     uint64_t explore_seed, explore_stream; /* fresh for every layer and slot */
 };
@@ -49,17 +50,17 @@ struct policy_setting {
 /* on[M][H]: 1 where the head runs; gate[M][H]: what its output is multiplied by. memories: [B], where kept decisions
  * come from and the last ones go; NULL in training.
  * STATUS_NUMERIC names the first decision and head whose score is not finite. */
-enum status policy_choose(struct threads *pool, const struct policy_setting *setting, const struct decisions *decisions,
+enum status policy_choose(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
                           const float *z, struct loar_memory *memories, uint8_t *on, float *gate, struct error *err);
 
 /* dz[M][H] from dgate[M][H]. Hard gates: straight through, as if the output had been multiplied by the scaled gate value
  * of every head. Soft gates: exact for the heads that run, with the choice held fixed. */
-void policy_backward(struct threads *pool, const struct policy_setting *setting, const struct decisions *decisions,
+void policy_backward(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
                      const float *z, const uint8_t *on, const float *dgate, float *dz);
 
-/* While all heads still run: dz[M][H] that fits the router to the importance[M][H] of heads, for a later `target` budget.
+/* While all heads still run: dz[M][H] that fits the router to the importance[M][H] of heads, for the target budget.
  * Weighs decisions by their rows; those whose importance sums to 0 are left out. */
-void policy_fit(struct threads *pool, const struct policy_setting *setting, double target,
-                const struct decisions *decisions, const float *z, const float *importance, float *dz);
+void policy_fit(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
+                const float *z, const float *importance, float *dz);
 
 #endif

@@ -27,17 +27,23 @@ struct tensor {
 static void tensors_of(const struct loar_config *c, const struct loar_shape *s, struct tensor out[N_TENSORS])
 {
 #define PLACE(member) offsetof(struct loar_places, member)
-    enum policy_keeps keeps = policy_of(c->policy)->keeps;
+    bool keeps[] = {[KEEPS_NOTHING] = false, [KEEPS_THRESHOLD] = false, [KEEPS_MULTIPLIER] = false};
+    for (int task = 0; task < c->n_tasks; task++)
+        keeps[policy_of(loar_task_policy(c, task))->keeps] = true;
+    /* A random router's scores must differ by text; its first values are its last. */
+    enum param_init fc2 = c->router == LOAR_RANDOM ? INIT_NORMAL : INIT_ZEROS;
+    float fc2_std = c->router == LOAR_RANDOM ? 1 / sqrtf((float)c->router_dim) : 0;
+    bool decay = c->router == LOAR_LEARNED;
     int64_t r = c->router_dim, h = s->heads, t = c->n_tasks;
     const struct tensor all[N_TENSORS] = {
-        {"router.fc1.weight", PLACE(fc1_weight), true, true, 2, {r, s->width}, INIT_NORMAL, 1 / sqrtf((float)s->width), 0},
+        {"router.fc1.weight", PLACE(fc1_weight), true, decay, 2, {r, s->width}, INIT_NORMAL, 1 / sqrtf((float)s->width), 0},
         {"router.fc1.bias", PLACE(fc1_bias), true, false, 1, {r}, INIT_ZEROS, 0, 0},
-        {"router.fc2.weight", PLACE(fc2_weight), true, true, 2, {h, r}, INIT_ZEROS, 0, 0},
+        {"router.fc2.weight", PLACE(fc2_weight), true, decay, 2, {h, r}, fc2, fc2_std, 0},
         {"router.fc2.bias", PLACE(fc2_bias), true, false, 1, {h}, INIT_ONES, 0, 0}, /* sigmoids begin above a half */
         {"router.task_bias", PLACE(task_bias), true, false, 2, {t, h}, INIT_ZEROS, 0, 0},
-        {"state.threshold", PLACE(threshold), keeps == KEEPS_THRESHOLD, false, 2,
-         {1, track_threshold_width(c, s->heads) + 1}, INIT_ZEROS, 0, THRESHOLD_RATE},
-        {"state.multiplier", PLACE(multiplier), keeps == KEEPS_MULTIPLIER, false, 2, {t, 2}, INIT_ZEROS, 0,
+        {"state.threshold", PLACE(threshold), keeps[KEEPS_THRESHOLD], false, 2,
+         {t, track_threshold_width(c, s->heads) + 1}, INIT_ZEROS, 0, THRESHOLD_RATE},
+        {"state.multiplier", PLACE(multiplier), keeps[KEEPS_MULTIPLIER], false, 2, {t, 2}, INIT_ZEROS, 0,
          MULTIPLIER_RATE},
         {"state.average", PLACE(average), c->stand_in == LOAR_AVERAGE, false, 2, {h, s->head_dim + 1},
          INIT_ZEROS, 0, AVERAGE_RATE},

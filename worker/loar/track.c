@@ -3,16 +3,19 @@
 #include <string.h>
 
 #include "common/compiler.h"
+#include "worker/loar/policy.h"
 
 int track_threshold_width(const struct loar_config *c, int heads)
 {
     return c->per_head ? heads : 1;
 }
 
-void track_read_thresholds(const struct loar_config *c, int heads, const float *row, float *threshold)
+void track_read_thresholds(const struct loar_config *c, int heads, const float *rows, float *threshold)
 {
-    for (int h = 0; h < heads; h++)
-        threshold[h] = row[c->per_head ? h : 0];
+    int width = track_threshold_width(c, heads);
+    for (int t = 0; t < c->n_tasks; t++)
+        for (int h = 0; h < heads; h++)
+            threshold[t * heads + h] = rows[t * (width + 1) + (c->per_head ? h : 0)];
 }
 
 void track_read_multipliers(int tasks, const float *rows, float *multiplier)
@@ -21,12 +24,22 @@ void track_read_multipliers(int tasks, const float *rows, float *multiplier)
         multiplier[t] = rows[2 * t] > 0 ? rows[2 * t] : 0;
 }
 
-void track_threshold(const struct loar_config *c, const struct decisions *decisions, int heads, double budget,
-                     const float *z, const float *threshold, float *row)
+static bool observes(const struct decision *d, int task)
+{
+    return d->source == DECISION_ROUTED && d->task == task;
+}
+
+static bool keeps(const struct loar_config *c, int task, enum policy_keeps what)
+{
+    return policy_of(loar_task_policy(c, task))->keeps == what;
+}
+
+static void track_task_threshold(const struct loar_config *c, const struct decisions *decisions, int task, int heads,
+                                 double budget, const float *z, const float *threshold, float *row)
 {
     int64_t above[LOAR_MAX_HEADS] = {0}, n = 0, all = 0;
     for (int m = 0; m < decisions->count; m++) {
-        if (decisions->items[m].source != DECISION_ROUTED)
+        if (!observes(&decisions->items[m], task))
             continue;
         n++;
         for (int h = 0; h < heads; h++)
@@ -42,20 +55,33 @@ void track_threshold(const struct loar_config *c, const struct decisions *decisi
     row[width] = (float)n;
 }
 
-void track_multiplier(const struct loar_config *c, const struct decisions *decisions, int heads, double budget,
+void track_threshold(const struct loar_config *c, const struct decisions *decisions, int heads, const double *budget,
+                     const float *z, const float *threshold, float *rows)
+{
+    int width = track_threshold_width(c, heads);
+    memset(rows, 0, (size_t)(c->n_tasks * (width + 1)) * sizeof *rows);
+    for (int t = 0; t < c->n_tasks; t++)
+        if (keeps(c, t, KEEPS_THRESHOLD))
+            track_task_threshold(c, decisions, t, heads, budget[t], z, threshold + t * heads, rows + t * (width + 1));
+}
+
+void track_multiplier(const struct loar_config *c, const struct decisions *decisions, int heads, const double *budget,
                       const uint8_t *on, const float *values, float *rows)
 {
+    memset(rows, 0, (size_t)c->n_tasks * 2 * sizeof *rows);
     for (int t = 0; t < c->n_tasks; t++) {
         int64_t running = 0, n = 0;
+        if (!keeps(c, t, KEEPS_MULTIPLIER))
+            continue;
         for (int m = 0; m < decisions->count; m++) {
-            if (decisions->items[m].source != DECISION_ROUTED || decisions->items[m].task != t)
+            if (!observes(&decisions->items[m], t))
                 continue;
             n++;
             for (int h = 0; h < heads; h++)
                 running += on[m * (int64_t)heads + h];
         }
         double debt = values[2 * t] < 0 ? -(double)values[2 * t] : 0;
-        rows[2 * t] = (float)((double)running / heads + (debt - budget) * (double)n);
+        rows[2 * t] = (float)((double)running / heads + (debt - budget[t]) * (double)n);
         rows[2 * t + 1] = (float)n;
     }
 }

@@ -10,20 +10,20 @@
 #include "worker/loar/decisions.h"
 #include "worker/loar/row_lists.h"
 
-/* Values of a row of thresholds, W: one for the layer, or one per head. */
+/* Values of a row of thresholds, W: one for the layer, or one per head. There is a row for each task. */
 int track_threshold_width(const struct loar_config *config, int heads);
-/* threshold[H] from its row [1][W + 1]. */
-void track_read_thresholds(const struct loar_config *config, int heads, const float *row, float *threshold);
+/* threshold[T][H] from its rows [T][W + 1]. */
+void track_read_thresholds(const struct loar_config *config, int heads, const float *rows, float *threshold);
 /* multiplier[T] from its rows [T][2]; never negative. */
 void track_read_multipliers(int tasks, const float *rows, float *multiplier);
 
-/* row[W + 1]: thresholds rise while a larger share of scores than the budget lies above them. Heads that are always on
- * count against a layer's share. */
-void track_threshold(const struct loar_config *config, const struct decisions *decisions, int heads, double budget,
-                     const float *z, const float *threshold, float *row);
-/* rows[T][2]: a price rises while a larger share of heads than the budget runs. Below zero it is drawn back, so that it
- * does not sink without end while the budget is kept. values: the rows as they are. */
-void track_multiplier(const struct loar_config *config, const struct decisions *decisions, int heads, double budget,
+/* rows[T][W + 1]: thresholds rise while a larger share of scores than the task's budget[T] lies above them. Heads that are
+ * always on count against a layer's share. Only tasks whose policy keeps thresholds observe any. */
+void track_threshold(const struct loar_config *config, const struct decisions *decisions, int heads, const double *budget,
+                     const float *z, const float *threshold, float *rows);
+/* rows[T][2]: a price rises while a larger share of heads than the task's budget[T] runs. Below zero it is drawn back, so
+ * that it does not sink without end while the budget is kept. values: the rows as they are. */
+void track_multiplier(const struct loar_config *config, const struct decisions *decisions, int heads, const double *budget,
                       const uint8_t *on, const float *values, float *rows);
 /* rows[H][C + 1]: the mean of what heads attended, before gates, over the rows in which they ran. Value c of the j-th row of
  * head h's list lies at attended[offsets[h] + j * stride + c]. */

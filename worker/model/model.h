@@ -47,6 +47,12 @@ struct model_config {
     const struct loar_plan *loar; /* NULL: every layer computes all heads and sees all keys */
 };
 
+/* The model as its routers see it. */
+static inline struct loar_shape model_shape(const struct model_config *c)
+{
+    return (struct loar_shape){c->width, c->heads, (int)c->head_dim};
+}
+
 /* Sums over the supervised targets of a batch. Weighted sums use the targets' weights. Doubles, added in a
  * fixed order, so that they too are the same for any number of workers and threads. */
 struct loss_sums {

@@ -20,11 +20,14 @@ enum status routing_create(const struct model_config *c, struct routing **out, s
         FAIL(err, STATUS_NOMEM, "no memory for the routing of %d layers", c->layers);
     r->plan = plan;
     r->layers = mem_alloc((size_t)c->layers, sizeof *r->layers);
-    r->threshold = mem_alloc((size_t)c->heads, sizeof *r->threshold);
+    size_t tasks = (size_t)plan->config.n_tasks;
+    r->threshold = mem_alloc(tasks * (size_t)c->heads, sizeof *r->threshold);
     r->offsets = mem_alloc((size_t)c->heads, sizeof *r->offsets);
-    r->multiplier = mem_alloc((size_t)plan->config.n_tasks, sizeof *r->multiplier);
+    r->multiplier = mem_alloc(tasks, sizeof *r->multiplier);
+    r->settings = mem_alloc(tasks, sizeof *r->settings);
+    r->budgets = mem_alloc(tasks, sizeof *r->budgets);
     r->vectors = mem_alloc((size_t)(c->heads * c->width), sizeof *r->vectors);
-    bool complete = r->layers && r->threshold && r->offsets && r->multiplier && r->vectors;
+    bool complete = r->layers && r->threshold && r->offsets && r->multiplier && r->settings && r->budgets && r->vectors;
     for (int i = 0; complete && i < c->layers; i++)
         complete = (r->layers[i].layout = mem_alloc((size_t)c->heads, sizeof *r->layers[i].layout)) != NULL;
     if (!complete) {
@@ -55,7 +58,7 @@ void routing_free(struct routing *r, int layers)
     }
     decisions_free(&r->decisions);
     void *const blocks[] = {r->layers, r->positions, r->delta, r->dgate, r->dz, r->stand_in, r->vectors, r->sums,
-                            r->threshold, r->multiplier, r->offsets};
+                            r->threshold, r->multiplier, r->settings, r->budgets, r->offsets};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         mem_free(blocks[i]);
     mem_free(r);
@@ -135,31 +138,41 @@ struct attention routed_attention(const struct pass *p, const struct layer_place
     return a;
 }
 
-static struct loar_moment moment_of(const struct routing *r, int layer)
+static struct loar_moment moment_of(const struct routing *r, int layer, int task)
 {
-    double target = r->plan->layers[layer].budget;
+    double target = loar_task_budget(&r->plan->config, task, r->plan->layers[layer].budget);
     return r->scheduled ? loar_schedule_at(&r->schedule, r->step, target) : (struct loar_moment){LOAR_STAGE_FROZEN, target};
 }
 
-/* Reads what the layer keeps into r->threshold and r->multiplier. */
-static struct policy_setting setting_of(const struct pass *p, const struct layer_places *at)
+static enum loar_stage stage_of(const struct routing *r, int layer)
+{
+    return moment_of(r, layer, 0).stage;
+}
+
+/* Reads what the layer keeps into r->threshold and r->multiplier; r->settings for its tasks. */
+static void set_tasks(const struct pass *p, const struct layer_places *at)
 {
     struct routing *r = p->routing;
     const struct loar_config *c = &r->plan->config;
     const struct loar_places *places = &at->router;
     int heads = p->config->heads;
-    memset(r->threshold, 0, (size_t)heads * sizeof *r->threshold);
+    memset(r->threshold, 0, (size_t)(c->n_tasks * heads) * sizeof *r->threshold);
+    memset(r->multiplier, 0, (size_t)c->n_tasks * sizeof *r->multiplier);
     if (places->threshold >= 0)
         track_read_thresholds(c, heads, p->values + places->threshold, r->threshold);
     if (places->multiplier >= 0)
         track_read_multipliers(c->n_tasks, p->values + places->multiplier, r->multiplier);
-    struct loar_moment now = moment_of(r, at->layer);
-    return (struct policy_setting){
-        .config = c, .heads = heads, .budget = now.budget, .threshold = r->threshold,
-        .multiplier = places->multiplier >= 0 ? r->multiplier : NULL,
-        .exploring = p->gradients && c->stand_in == LOAR_EXPLORE && now.stage != LOAR_STAGE_FROZEN,
-        .explore_seed = r->draw, .explore_stream = (uint64_t)at->layer,
-    };
+    for (int t = 0; t < c->n_tasks; t++) {
+        struct loar_moment now = moment_of(r, at->layer, t);
+        r->budgets[t] = now.budget;
+        r->settings[t] = (struct policy_setting){
+            .config = c, .heads = heads, .budget = now.budget,
+            .target = loar_task_budget(c, t, r->plan->layers[at->layer].budget),
+            .threshold = r->threshold + t * heads, .price = r->multiplier[t],
+            .exploring = p->gradients && c->stand_in == LOAR_EXPLORE && now.stage != LOAR_STAGE_FROZEN,
+            .explore_seed = r->draw, .explore_stream = (uint64_t)at->layer,
+        };
+    }
 }
 
 static bool is_soft(const struct pass *p)
@@ -168,11 +181,13 @@ static bool is_soft(const struct pass *p)
 }
 
 /* The compact rows of all heads behind each other. Soft gates below the full budget are factors even where all run. */
-static void lay_out(const struct pass *p, double budget, struct layer_routing *l)
+static void lay_out(const struct pass *p, struct layer_routing *l)
 {
     const struct model_config *c = p->config;
     int64_t at = 0;
-    l->all = !is_soft(p) || budget >= 1;
+    l->all = true;
+    for (int t = 0; is_soft(p) && t < p->routing->plan->config.n_tasks; t++)
+        l->all = l->all && p->routing->budgets[t] >= 1;
     for (int h = 0; h < c->heads; h++) {
         l->layout[h] = (struct attention_head){at, c->head_dim, l->lists.all[h] ? NULL : row_lists_of(&l->lists, h),
                                                l->lists.bounds + h * (int64_t)(l->lists.n_sequences + 1)};
@@ -193,16 +208,16 @@ struct layer_routing *routed_choose(const struct pass *p, const struct layer_pla
     const struct model_config *c = p->config;
     const struct loar_shape model = model_shape(c);
     struct router router = loar_router(&r->plan->config, &model, &at->router, p->values);
-    struct policy_setting setting = setting_of(p, at);
+    set_tasks(p, at);
     struct loar_memory *memory = p->memories ? &p->memories[at->layer] : NULL;
     features_forward(p->pool, &r->plan->config, &r->decisions, c->width, normed, memory, l->f);
     router_forward(p->pool, &router, &r->decisions, l->f, l->hidden, l->z);
-    r->status = policy_choose(p->pool, &setting, &r->decisions, l->z, memory, l->on, l->gate, &r->err);
+    r->status = policy_choose(p->pool, r->settings, &r->decisions, l->z, memory, l->on, l->gate, &r->err);
     if (r->status == STATUS_OK)
         r->status = row_lists_make(p->pool, &r->decisions, c->heads, l->on, &l->lists, &r->err);
     if (r->status != STATUS_OK)
         return NULL;
-    lay_out(p, setting.budget, l);
+    lay_out(p, l);
     return l;
 }
 
@@ -300,22 +315,22 @@ static const float *spread(const struct pass *p, const struct layer_routing *r, 
 
 /* What a layer keeps, as sums of what this pass saw; nothing once it is frozen. */
 static void track(const struct pass *p, const struct layer_places *at, const struct layer_routing *l,
-                  const struct policy_setting *setting, enum loar_stage stage, const float *attended)
+                  enum loar_stage stage, const float *attended)
 {
     struct routing *r = p->routing;
     const struct loar_config *c = &r->plan->config;
     const struct loar_places *to = &at->router;
     int64_t heads = p->config->heads, dim = p->config->head_dim;
-    size_t threshold = (size_t)track_threshold_width(c, (int)heads) + 1, average = (size_t)(heads * (dim + 1));
+    size_t threshold = (size_t)(c->n_tasks * (track_threshold_width(c, (int)heads) + 1)), average = (size_t)(heads * (dim + 1));
     bool frozen = stage == LOAR_STAGE_FROZEN;
     if (to->threshold >= 0 && frozen)
         memset(p->gradients + to->threshold, 0, threshold * sizeof(float));
     else if (to->threshold >= 0)
-        track_threshold(c, &r->decisions, (int)heads, setting->budget, l->z, r->threshold, p->gradients + to->threshold);
+        track_threshold(c, &r->decisions, (int)heads, r->budgets, l->z, r->threshold, p->gradients + to->threshold);
     if (to->multiplier >= 0 && frozen)
         memset(p->gradients + to->multiplier, 0, (size_t)c->n_tasks * 2 * sizeof(float));
     else if (to->multiplier >= 0)
-        track_multiplier(c, &r->decisions, (int)heads, setting->budget, l->on, p->values + to->multiplier,
+        track_multiplier(c, &r->decisions, (int)heads, r->budgets, l->on, p->values + to->multiplier,
                          p->gradients + to->multiplier);
     /* Soft gates have scaled what was attended, so it no longer tells the average. */
     if (to->average >= 0 && (frozen || is_soft(p))) {
@@ -335,12 +350,15 @@ void routed_router_backward(const struct pass *p, const struct layer_places *at,
     const struct model_config *c = p->config;
     const struct loar_shape shape = model_shape(c);
     const struct decisions *d = &r->decisions;
-    struct loar_moment now = moment_of(r, at->layer);
-    struct policy_setting setting = setting_of(p, at);
+    enum loar_stage stage = stage_of(r, at->layer);
+    enum loar_router_kind kind = r->plan->config.router;
+    set_tasks(p, at);
     const float *all_delta = spread(p, l, delta);
-    if (now.stage == LOAR_STAGE_DENSE) {
+    if (kind == LOAR_RANDOM || (kind == LOAR_STATIC && stage != LOAR_STAGE_DENSE)) {
+        memset(r->dz, 0, (size_t)(d->count * c->heads) * sizeof *r->dz);
+    } else if (stage == LOAR_STAGE_DENSE) {
         gate_importance(p->pool, d, c->heads, all_delta, r->dgate);
-        policy_fit(p->pool, &setting, r->plan->layers[at->layer].budget, d, l->z, r->dgate, r->dz);
+        policy_fit(p->pool, r->settings, d, l->z, r->dgate, r->dz);
     } else {
         bool stands_in = at->router.average >= 0 && !is_soft(p);
         if (stands_in) {
@@ -352,10 +370,12 @@ void routed_router_backward(const struct pass *p, const struct layer_places *at,
         for (int64_t i = 0; is_soft(p) && i < (int64_t)d->count * c->heads; i++)
             if (l->on[i] && l->gate[i] != 0)
                 r->dgate[i] /= l->gate[i];
-        policy_backward(p->pool, &setting, d, l->z, l->on, r->dgate, r->dz);
+        policy_backward(p->pool, r->settings, d, l->z, l->on, r->dgate, r->dz);
     }
-    track(p, at, l, &setting, now.stage, attended);
+    track(p, at, l, stage, attended);
     struct router router = loar_router(&r->plan->config, &shape, &at->router, p->values);
     struct router_gradient gradient = loar_router_gradient(&at->router, p->gradients);
     router_backward(p->pool, &router, d, l->f, l->hidden, r->dz, &gradient);
+    if (kind == LOAR_STATIC) /* only the biases learn, so that no text changes the choice */
+        memset(gradient.fc2_weight, 0, (size_t)(c->heads * r->plan->config.router_dim) * sizeof *gradient.fc2_weight);
 }

@@ -6,6 +6,7 @@
 #include "worker/model/model.h"
 #include "worker/loar/decisions.h"
 #include "worker/loar/memory.h"
+#include "worker/loar/policy.h"
 #include "worker/loar/row_lists.h"
 #include "worker/loar/tensors.h"
 #include "worker/ops/attention.h"
@@ -22,12 +23,6 @@ struct plan {
     int64_t embedding, norm, head; /* head = embedding when tied */
     struct layer_places *layers;   /* [L] */
 };
-
-/* The model as its routers see it. */
-static inline struct loar_shape model_shape(const struct model_config *c)
-{
-    return (struct loar_shape){c->width, c->heads, (int)c->head_dim};
-}
 
 enum status plan_make(const struct model_config *config, const struct params *table, struct plan *out,
                       struct error *err);
@@ -96,7 +91,9 @@ struct routing {
     int32_t *positions;          /* [H * N] of the compact rows */
     float *delta, *dgate, *dz;   /* [N][H], [M][H] twice */
     float *stand_in, *vectors, *sums; /* [M][H], [H][D], [M][D] */
-    float *threshold, *multiplier; /* [H], [T] of the layer in work */
+    float *threshold, *multiplier; /* [T][H], [T] of the layer in work */
+    struct policy_setting *settings; /* [T] of the layer in work */
+    double *budgets;                 /* [T] the same */
     int64_t *offsets;              /* [H] */
     size_t tokens, count;        /* what there is room for */
     enum status status;          /* of the first failure in a pass */

@@ -6,6 +6,7 @@
 
 #include "common/checksum.h"
 #include "common/memory.h"
+#include "common/rng.h"
 #include "common/timing.h"
 #include "proto/exchange.h"
 #include "proto/messages.h"
@@ -235,6 +236,13 @@ static void report_of(const struct loss_sums *sums, struct slot_report *out)
     }
 }
 
+/* draw: whatever must differ from slot to slot, and for no other reason. */
+static void schedule_routing(struct loop *l, int64_t step, int slot)
+{
+    uint64_t draw = rng_u64(l->config.seed, RNG_EXPLORE, (uint64_t)(step * l->config.slots + slot));
+    model_set_schedule(l->config.model, l->config.routing, step, draw);
+}
+
 static enum status run_slot(struct loop *l, int slot, int number, int count, struct error *err)
 {
     struct loss_sums sums = {0};
@@ -245,6 +253,7 @@ static enum status run_slot(struct loop *l, int slot, int number, int count, str
     l->lowest = l->config.chunks.count;
     TRY(accumulator_begin(l->accumulator, number, count, &l->gradients, err));
     TRY(l->config.source.train(l->config.source.context, l->step, slot, &l->batch, err));
+    schedule_routing(l, l->step, slot);
     if (l->batch.n_tokens > 0) {
         enum status st = model_gradient(l->config.model, l->values, &l->batch, l->gradients, gradient_ready, l, &sums, err);
         if (st != STATUS_OK) {
@@ -283,6 +292,7 @@ static enum status train_step(struct loop *l, struct error *err)
 static enum status evaluate(struct loop *l, const struct message_order *order, struct error *err)
 {
     bool active;
+    schedule_routing(l, order->step, 0);
     for (int i = 0; i < order->count && !l->leave; i++) {
         struct loss_sums sums = {0};
         int index = order->first + i;

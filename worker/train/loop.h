@@ -31,6 +31,8 @@ struct loop_config {
     int slots;
     struct slot_range range; /* the slots that are mine */
     struct batch_source source;
+    const struct loar_schedule *routing; /* how far it has been let in at a step; no matter for a dense model */
+    uint64_t seed;
     int64_t timeout_ms;
     int (*signals)(void); /* bits to pass on to the server; NULL: none */
 };

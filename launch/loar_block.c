@@ -1,0 +1,255 @@
+#include "launch/loar_block.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/memory.h"
+
+/* ---- tasks ---- */
+
+static const char *task_name(const struct options *o, size_t set)
+{
+    return o->datasets.items[set].task;
+}
+
+static bool seen_before(const struct options *o, size_t set)
+{
+    for (size_t i = 0; i < set; i++)
+        if (!strcmp(task_name(o, i), task_name(o, set)))
+            return true;
+    return false;
+}
+
+static int count_tasks(const struct options *o)
+{
+    int count = 0;
+    for (size_t i = 0; i < o->datasets.count; i++)
+        count += !seen_before(o, i);
+    return count;
+}
+
+int loar_block_task(const struct options *o, const char *name)
+{
+    int index = 0;
+    for (size_t i = 0; i < o->datasets.count; i++) {
+        if (seen_before(o, i))
+            continue;
+        if (!strcmp(task_name(o, i), name))
+            return index;
+        index++;
+    }
+    return -1;
+}
+
+int loar_block_default_task(const struct options *o)
+{
+    int task = o->loar.default_task ? loar_block_task(o, o->loar.default_task) : 0;
+    return task < 0 ? 0 : task;
+}
+
+static enum status check_task(const struct options *o, const char *key, const char *name, struct error *err)
+{
+    if (loar_block_task(o, name) >= 0)
+        return STATUS_OK;
+    struct text known = {0};
+    for (size_t i = 0; i < o->datasets.count; i++)
+        if (!seen_before(o, i))
+            text_printf(&known, "%s%s", known.size ? ", " : "", task_name(o, i));
+    error_set(err, STATUS_USAGE, "loar.%s: no data set trains the task '%.60s'; there are: %.300s", key, name,
+              known.failed ? "" : known.data);
+    text_free(&known);
+    return STATUS_USAGE;
+}
+
+static enum status read_tasks(const struct options *o, struct loar_task *tasks, struct error *err)
+{
+    if (o->loar.default_task)
+        TRY(check_task(o, "default_task", o->loar.default_task, err));
+    for (size_t i = 0; i < o->loar.tasks.count; i++) {
+        const struct task_options *entry = &o->loar.tasks.items[i];
+        TRY(check_task(o, "tasks", entry->task, err));
+        struct loar_task *task = &tasks[loar_block_task(o, entry->task)];
+        if (entry->budget > 0)
+            task->scale = entry->budget / o->loar.budget;
+        task->has_policy = strcmp(entry->policy, "default");
+        if (task->has_policy)
+            task->policy = (enum loar_policy)loar_choice(loar_policy_names, LOAR_N_POLICIES, entry->policy);
+    }
+    return STATUS_OK;
+}
+
+/* ---- layers ---- */
+
+/* "3", "0-5", "-1", "all" -> first and last layer. */
+static enum status read_range(const char *text, int layers, int *first, int *last, struct error *err)
+{
+    char *end;
+    *first = 0;
+    *last = layers - 1;
+    if (!strcmp(text, "all"))
+        return STATUS_OK;
+    long from = strtol(text, &end, 10), to = from;
+    bool good = end != text;
+    if (good && *end == '-') {
+        const char *rest = end + 1;
+        to = strtol(rest, &end, 10);
+        good = end != rest && to >= from && from >= 0;
+    } else if (good && from < 0) {
+        from = to = from + layers; /* from the end */
+    }
+    if (!good || *end)
+        FAIL(err, STATUS_USAGE, "range '%.40s' is none; wanted a layer such as 3, a range such as 0-5, -1 for the last, or all", text);
+    if (from < 0 || to >= layers)
+        FAIL(err, STATUS_USAGE, "range '%.40s' leaves the model, whose layers are 0 to %d", text, layers - 1);
+    *first = (int)from;
+    *last = (int)to;
+    return STATUS_OK;
+}
+
+/* Layers of presets that do everything: of `article` the upper third, of `interleave` every fourth. */
+static bool stays_dense(const char *preset, int layer, int layers)
+{
+    if (!strcmp(preset, "article"))
+        return 3 * layer >= 2 * layers;
+    return strcmp(preset, "interleave") || layer % 4 == 3;
+}
+
+static void apply_preset(const struct options *o, const char *preset, int layer, int layers, struct loar_layer *out)
+{
+    if (stays_dense(preset, layer, layers)) {
+        *out = (struct loar_layer){.budget = 1};
+        return;
+    }
+    *out = (struct loar_layer){.routed = true, .window = (int)o->loar.window, .budget = o->loar.budget};
+    out->sinks = out->window ? (int)o->loar.sinks : 0;
+}
+
+static void apply_entry(const struct options *o, const struct layer_options *entry, int layer, int layers,
+                        struct loar_layer *out)
+{
+    if (strcmp(entry->preset, "none"))
+        apply_preset(o, entry->preset, layer, layers, out);
+    if (entry->budget > 0) {
+        out->budget = entry->budget;
+        out->routed = true;
+    }
+    if (strcmp(entry->routed, "keep")) {
+        bool routed = !strcmp(entry->routed, "true");
+        if (routed && !out->routed && entry->budget < 0)
+            out->budget = o->loar.budget;
+        out->routed = routed;
+    }
+    if (entry->window >= 0) {
+        out->window = (int)entry->window;
+        out->sinks = out->window ? out->sinks : 0;
+    }
+    if (entry->sinks >= 0)
+        out->sinks = (int)entry->sinks;
+}
+
+static enum status read_layers(const struct options *o, int layers, struct loar_layer *out, struct error *err)
+{
+    for (int i = 0; i < layers; i++)
+        out[i] = (struct loar_layer){.budget = 1};
+    for (size_t k = 0; k < o->loar.layers.count; k++) {
+        const struct layer_options *entry = &o->loar.layers.items[k];
+        int first, last;
+        if (entry->window > INT32_MAX || entry->sinks > INT32_MAX)
+            FAIL(err, STATUS_USAGE, "loar.layers.%zu: window and sinks are tokens, at most %d", k, INT32_MAX);
+        if (read_range(entry->range, layers, &first, &last, err) != STATUS_OK) {
+            error_prefix(err, "loar.layers.%zu", k);
+            return STATUS_USAGE;
+        }
+        for (int i = first; i <= last; i++)
+            apply_entry(o, entry, i, layers, &out[i]);
+    }
+    return STATUS_OK;
+}
+
+/* ---- together ---- */
+
+static enum status read_config(const struct options *o, struct loar_config *c, struct error *err)
+{
+#define WORD(names, word) loar_choice(names, (int)(sizeof names / sizeof *names), word)
+    *c = LOAR_CONFIG_DEFAULT;
+    c->feature = (enum loar_feature)WORD(loar_feature_names, o->loar.features);
+    c->granularity = (enum loar_granularity)WORD(loar_granularity_names, o->loar.granularity);
+    c->policy = (enum loar_policy)WORD(loar_policy_names, o->loar.policy);
+    c->router = (enum loar_router_kind)WORD(loar_router_names, o->loar.router);
+    c->gate = (enum loar_gate)WORD(loar_gate_names, o->loar.gate);
+    c->fallback = (enum loar_fallback)WORD(loar_fallback_names, o->loar.fallback);
+    c->stand_in = (enum loar_stand_in)WORD(loar_stand_in_names, o->loar.stand_in);
+#undef WORD
+    c->block = (int)o->loar.block;
+    c->router_dim = (int)o->loar.router_dim;
+    c->c = o->loar.c;
+    c->per_head = o->loar.per_head;
+    c->min_heads = o->loar.min_heads > LOAR_MAX_HEADS ? LOAR_MAX_HEADS + 1 : (int)o->loar.min_heads;
+    c->ema_decay = o->loar.ema_decay;
+    c->explore = o->loar.explore;
+    c->n_tasks = count_tasks(o);
+    if (o->loar.always_on.count > LOAR_MAX_HEADS)
+        FAIL(err, STATUS_USAGE, "always_on lists %zu heads; no layer has more than %d", o->loar.always_on.count, LOAR_MAX_HEADS);
+    c->n_always_on = (int)o->loar.always_on.count;
+    for (int i = 0; i < c->n_always_on; i++) {
+        double head = o->loar.always_on.items[i];
+        if (head != floor(head) || head >= LOAR_MAX_HEADS)
+            FAIL(err, STATUS_USAGE, "always_on names head %g; heads are whole numbers from 0", head);
+        c->always_on[i] = (int)head;
+    }
+    return STATUS_OK;
+}
+
+static enum status fill(const struct options *o, const struct model_config *model, struct loar_plan *plan,
+                        struct loar_layer *layers, struct error *err)
+{
+    const struct loar_shape shape = model_shape(model);
+    TRY(read_config(o, &plan->config, err));
+    if (plan->config.n_tasks > LOAR_MAX_TASKS)
+        FAIL(err, STATUS_USAGE, "%d tasks; routing handles at most %d", plan->config.n_tasks, LOAR_MAX_TASKS);
+    TRY(read_tasks(o, plan->config.tasks, err));
+    TRY(read_layers(o, model->layers, layers, err));
+    return loar_check(&plan->config, &shape, layers, model->layers, err);
+}
+
+enum status loar_block_plan(const struct options *o, struct model_config *config, struct error *err)
+{
+    config->loar = NULL;
+    if (!o->loar.layers.count)
+        return STATUS_OK;
+    struct loar_plan *plan = mem_alloc(1, sizeof *plan);
+    struct loar_layer *layers = mem_alloc((size_t)config->layers, sizeof *layers);
+    enum status st = plan && layers ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory for the routing of %d layers", config->layers);
+    if (st == STATUS_OK && (st = fill(o, config, plan, layers, err)) == STATUS_USAGE)
+        error_prefix(err, "loar");
+    if (st != STATUS_OK) {
+        mem_free(layers);
+        mem_free(plan);
+        return st;
+    }
+    plan->layers = layers;
+    config->loar = plan;
+    return STATUS_OK;
+}
+
+void loar_block_free(struct model_config *config)
+{
+    struct loar_plan *plan = (struct loar_plan *)config->loar;
+    if (plan)
+        mem_free((struct loar_layer *)plan->layers);
+    mem_free(plan);
+    config->loar = NULL;
+}
+
+enum status loar_block_schedule(const struct options *o, int64_t total_steps, struct loar_schedule *out, struct error *err)
+{
+    *out = (struct loar_schedule){total_steps, o->loar.dense_steps, o->loar.anneal_share, o->loar.frozen_share};
+    if (!o->loar.layers.count)
+        return STATUS_OK;
+    enum status st = loar_schedule_check(out, err);
+    if (st != STATUS_OK)
+        error_prefix(err, "loar");
+    return st;
+}
