@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 int64_t time_ms(void);
+int64_t time_ns(void);
 double time_seconds(void);
 
 #endif

@@ -239,6 +239,32 @@ static const char *bytes_text(char text[32], int64_t bytes)
     return text;
 }
 
+void report_extra_free(struct report_extra *extra)
+{
+    text_free(&extra->words);
+    text_free(&extra->lines);
+    text_free(&extra->json);
+    text_free(&extra->record);
+}
+
+static const char *extra_text(const struct text *text)
+{
+    return text->size && !text->failed ? text->data : "";
+}
+
+/* The JSON members of a line, and the line behind it. */
+static void put_extra_json(struct text *json, const struct report_extra *extra)
+{
+    if (extra && *extra_text(&extra->json))
+        text_printf(json, ", %s", extra->json.data);
+}
+
+static void write_record(struct report *report, struct report_extra *extra)
+{
+    if (extra && *extra_text(&extra->record))
+        write_line(report, &extra->record);
+}
+
 /* ---- the parts ---- */
 
 void report_step(struct report *report, const struct step_facts *f)
@@ -252,6 +278,7 @@ void report_step(struct report *report, const struct step_facts *f)
     /* Worth a word only where it costs: later than the others by half of their time and by more than noise. */
     if (f->slowest_rank >= 0 && f->slowest_lag_ms > 1.5 * f->median_lag_ms + 100)
         text_printf(&line, " slow rank %d (+%.0f ms)", f->slowest_rank, f->slowest_lag_ms - f->median_lag_ms);
+    text_puts(&line, f->extra ? extra_text(&f->extra->words) : "");
     if (!line.failed)
         print(report, "%s\n", line.data);
     fflush(report->out);
@@ -272,7 +299,9 @@ void report_step(struct report *report, const struct step_facts *f)
         put_real(&json, "slowest_lag_ms", f->slowest_lag_ms);
         put_real(&json, "median_lag_ms", f->median_lag_ms);
     }
+    put_extra_json(&json, f->extra);
     write_line(report, &json);
+    write_record(report, f->extra);
     text_free(&line);
     text_free(&json);
 }
@@ -297,7 +326,7 @@ static void add_set(struct report *report, const char *name, const struct slot_r
 }
 
 void report_evaluation(struct report *report, const char *name, int64_t step, double epoch, const struct slot_report *sums,
-                       double seconds)
+                       double seconds, struct report_extra *extra)
 {
     if (name) {
         add_set(report, name, sums);
@@ -314,6 +343,7 @@ void report_evaluation(struct report *report, const char *name, int64_t step, do
         report->best_loss = loss;
     if (report->sets > 1 && !report->set_lines.failed)
         print(report, "%s", report->set_lines.data);
+    print(report, "%s", extra ? extra_text(&extra->lines) : "");
     fflush(report->out);
 
     text_puts(&json, "{");
@@ -323,7 +353,9 @@ void report_evaluation(struct report *report, const char *name, int64_t step, do
     if (report->sets && !report->set_json.failed)
         text_printf(&json, ", %s", report->set_json.data);
     put_real(&json, "eval_runtime_s", seconds);
+    put_extra_json(&json, extra);
     write_line(report, &json);
+    write_record(report, extra);
     text_free(&line);
     text_free(&json);
     text_clear(&report->set_lines);

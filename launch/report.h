@@ -77,6 +77,15 @@ void report_row(struct report *report, const char *dataset, const struct row_pie
 /* How long the run will take, from its first steps. */
 void report_estimate(struct report *report, double seconds_per_step, int64_t steps_left);
 
+/* What belongs to a step or an evaluation besides its losses. Each text may be empty. */
+struct report_extra {
+    struct text words;  /* behind the line that is printed */
+    struct text lines;  /* below it, with their ends; of evaluations alone */
+    struct text json;   /* members of the JSON line, without a comma before them */
+    struct text record; /* a JSON line of its own, without its closing brace */
+};
+void report_extra_free(struct report_extra *extra);
+
 struct step_facts {
     int64_t step, total; /* steps done, of */
     double epoch;
@@ -85,13 +94,14 @@ struct step_facts {
     double tokens_per_second, elapsed_s, left_s;
     int slowest_rank; /* -1: not known */
     double slowest_lag_ms, median_lag_ms;
+    struct report_extra *extra; /* NULL: none */
 };
 void report_step(struct report *report, const struct step_facts *facts);
 
 /* Numbers of one evaluation set, and then, with name NULL, of all sets together, which prints the block and writes the
- * JSON line. `seconds` counts for the last call only. */
+ * JSON line. `seconds` and `extra` (may be NULL) count for the last call only. */
 void report_evaluation(struct report *report, const char *name, int64_t step, double epoch, const struct slot_report *sums,
-                       double seconds);
+                       double seconds, struct report_extra *extra);
 
 /* A snapshot was written, or could not be. */
 void report_saved(struct report *report, const struct writer_result *result);

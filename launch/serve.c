@@ -13,6 +13,7 @@
 #include "launch/run.h"
 #include "launch/saver.h"
 #include "launch/start.h"
+#include "launch/tally.h"
 #include "ps/server.h"
 
 /* The training loop of rank 0: which step comes next, when to print, evaluate, save and stop. */
@@ -30,6 +31,7 @@ struct course {
         double seconds;
         int64_t steps;
     } window;
+    struct tally counted, counted_eval; /* in the window; in the evaluation */
     double warm_seconds;   /* of this part's steps behind its first */
     bool evaluated, saved; /* at the present step */
 };
@@ -60,6 +62,13 @@ static enum status save(struct course *c, struct error *err)
     return saver_begin(c->saver, &c->meta, report_history(c->report), err);
 }
 
+static void add_counts(struct course *c, struct tally *to, double imbalance)
+{
+    size_t count;
+    const int64_t *counts = server_counts(c->server, &count);
+    tally_add(to, counts, count, imbalance);
+}
+
 static enum status evaluate(struct course *c, struct error *err)
 {
     struct slot_report all = {0};
@@ -67,10 +76,12 @@ static enum status evaluate(struct course *c, struct error *err)
     if (c->evaluated || c->start.run.eval.n_parts == 0)
         return STATUS_OK;
     c->evaluated = true;
+    tally_clear(&c->counted_eval);
     for (int set = 0; set < c->start.run.eval.n_parts; set++) {
         struct slot_report sums;
         TRY(server_evaluate(c->server, c->meta.step, set, run_eval_batches(&c->start.run, set), &sums, err));
-        report_evaluation(c->report, c->start.run.eval.parts[set].name, c->meta.step, c->meta.epoch, &sums, 0);
+        add_counts(c, &c->counted_eval, 0);
+        report_evaluation(c->report, c->start.run.eval.parts[set].name, c->meta.step, c->meta.epoch, &sums, 0, NULL);
         slot_report_add(&all, &sums);
     }
     bool best = all.weight > 0 && (c->meta.best_step < 0 || all.loss / all.weight < c->meta.best_value);
@@ -79,7 +90,11 @@ static enum status evaluate(struct course *c, struct error *err)
         c->meta.best_value = all.loss / all.weight;
         c->meta.best_step = c->meta.step;
     }
-    report_evaluation(c->report, NULL, c->meta.step, c->meta.epoch, &all, time_seconds() - began);
+    c->counted_eval.steps = 1; /* sums of the whole evaluation, not means over its sets */
+    struct report_extra extra = {0};
+    tally_put(&c->counted_eval, "eval", c->meta.step, &extra);
+    report_evaluation(c->report, NULL, c->meta.step, c->meta.epoch, &all, time_seconds() - began, &extra);
+    report_extra_free(&extra);
     return STATUS_OK;
 }
 
@@ -104,6 +119,7 @@ static void take_step(struct course *c, const struct server_step *step)
     slot_report_add(&c->window.sums, &step->sums);
     c->window.seconds += step->seconds;
     c->window.steps++;
+    add_counts(c, &c->counted, step->imbalance);
     c->evaluated = c->saved = false;
     estimate(c, step->seconds);
     bool first = c->options->logging_first_step && c->meta.step == 1;
@@ -125,7 +141,12 @@ static void take_step(struct course *c, const struct server_step *step)
         .slowest_lag_ms = step->slowest_lag_ms,
         .median_lag_ms = step->median_lag_ms,
     };
+    struct report_extra extra = {0};
+    tally_put(&c->counted, "train", c->meta.step, &extra);
+    facts.extra = &extra;
     report_step(c->report, &facts);
+    report_extra_free(&extra);
+    tally_clear(&c->counted);
     c->window = (struct window){0};
 }
 
@@ -172,6 +193,10 @@ static enum status open_course(struct course *c, struct transport *transport, st
     if (options_text->failed)
         FAIL(err, STATUS_NOMEM, "no memory for the options' text");
     c->meta = start->meta;
+    const struct dataset *train = &start->run.train;
+    const char *const *tasks = (const char *const *)train->tasks;
+    TRY(tally_create(&start->run.config, tasks, train->n_tasks, &c->counted, err));
+    TRY(tally_create(&start->run.config, tasks, train->n_tasks, &c->counted_eval, err));
     TRY(saver_create(&start->run, start->shard, optimizer_name(start->optimizer), options_text->data, &c->saver, err));
     TRY(report_create(o->output_dir, start->history, start->history_size, &c->report, err));
     struct server_config config = {
@@ -223,6 +248,8 @@ static bool close_course(struct course *c, struct transport *transport, enum sta
     if (!clean) /* ranks that did not leave may still reach for the server's memory */
         transport_abort(transport, status_exit_code(st));
     server_free(c->server);
+    tally_free(&c->counted);
+    tally_free(&c->counted_eval);
     start_free(&c->start);
     return clean;
 }

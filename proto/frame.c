@@ -271,22 +271,42 @@ static void failure_read(union wire *w, struct reader *r, struct message *m)
                                           clean(r, from->text, ERROR_TEXT_SIZE - 1, "text length")};
 }
 
-static void text_pack(const struct message *m, union wire *w, struct scratch *scratch)
+static void bytes_pack(const struct message_text *from, Loar__Text *to)
 {
-    (void)scratch;
-    w->text.step = m->text.step;
-    w->text.set = m->text.set;
-    w->text.index = m->text.index;
+    to->step = from->step;
+    to->set = from->set;
+    to->index = from->index;
 }
 
-static void text_read(union wire *w, struct reader *r, struct message *m)
+static struct message_text bytes_read(const Loar__Text *from, struct reader *r)
 {
-    const Loar__Text *from = &w->text;
     need(r, from->step >= -1, "step", from->step);
     need(r, from->set >= 0, "set", from->set);
     need(r, from->index >= 0, "index", from->index);
     need(r, !from->has_payload, "payload", 0);
-    m->text = (struct message_text){.step = from->step, .set = from->set, .index = from->index};
+    return (struct message_text){.step = from->step, .set = from->set, .index = from->index};
+}
+
+static void text_pack(const struct message *m, union wire *w, struct scratch *scratch)
+{
+    (void)scratch;
+    bytes_pack(&m->text, &w->text);
+}
+
+static void text_read(union wire *w, struct reader *r, struct message *m)
+{
+    m->text = bytes_read(&w->text, r);
+}
+
+static void counts_pack(const struct message *m, union wire *w, struct scratch *scratch)
+{
+    (void)scratch;
+    bytes_pack(&m->counts, &w->text);
+}
+
+static void counts_read(union wire *w, struct reader *r, struct message *m)
+{
+    m->counts = bytes_read(&w->text, r);
 }
 
 static void nothing_pack(const struct message *m, union wire *w, struct scratch *scratch)
@@ -316,6 +336,7 @@ static const struct codec {
     [MESSAGE_ALIVE] = {"alive", &loar__alive__descriptor, nothing_pack, nothing_read},
     [MESSAGE_FAILURE] = {"failure", &loar__failure__descriptor, failure_pack, failure_read},
     [MESSAGE_TEXT] = {"text", &loar__text__descriptor, text_pack, text_read},
+    [MESSAGE_COUNTS] = {"counts", &loar__text__descriptor, counts_pack, counts_read},
     [MESSAGE_BYE] = {"bye", &loar__bye__descriptor, nothing_pack, nothing_read},
 };
 
@@ -329,23 +350,33 @@ const char *message_kind_name(enum message_kind kind)
     return kind_exists((unsigned)kind) ? codecs[kind].name : "?";
 }
 
-/* The kinds with a payload, and where the plain struct keeps it. */
+/* Where the plain struct keeps its payload; false for kinds that have none. */
+static bool payload_place(struct message *m, const void ***payload, size_t **size)
+{
+    struct message_text *bytes = m->kind == MESSAGE_TEXT ? &m->text : &m->counts;
+    *payload = m->kind == MESSAGE_WELCOME ? &m->welcome.payload : &bytes->payload;
+    *size = m->kind == MESSAGE_WELCOME ? &m->welcome.payload_size : &bytes->payload_size;
+    return m->kind == MESSAGE_WELCOME || m->kind == MESSAGE_TEXT || m->kind == MESSAGE_COUNTS;
+}
+
 static bool payload_of(const struct message *m, const void **payload, size_t *size)
 {
-    *payload = m->kind == MESSAGE_WELCOME ? m->welcome.payload : m->kind == MESSAGE_TEXT ? m->text.payload : NULL;
-    *size = m->kind == MESSAGE_WELCOME ? m->welcome.payload_size : m->kind == MESSAGE_TEXT ? m->text.payload_size : 0;
-    return m->kind == MESSAGE_WELCOME || m->kind == MESSAGE_TEXT;
+    const void **place;
+    size_t *size_place;
+    bool any = payload_place((struct message *)m, &place, &size_place);
+    *payload = any ? *place : NULL;
+    *size = any ? *size_place : 0;
+    return any;
 }
 
 static void payload_set(struct message *m, const void *payload, size_t size)
 {
-    if (m->kind == MESSAGE_WELCOME) {
-        m->welcome.payload = payload;
-        m->welcome.payload_size = size;
-    } else if (m->kind == MESSAGE_TEXT) {
-        m->text.payload = payload;
-        m->text.payload_size = size;
-    }
+    const void **place;
+    size_t *size_place;
+    if (!payload_place(m, &place, &size_place))
+        return;
+    *place = payload;
+    *size_place = size;
 }
 
 static void put16(unsigned char *at, unsigned value)

@@ -23,6 +23,7 @@ enum message_kind {
     MESSAGE_ALIVE,     /* both  sign of life */
     MESSAGE_FAILURE,   /* both  a rank cannot go on */
     MESSAGE_TEXT,      /* W->S  generated text */
+    MESSAGE_COUNTS,    /* W->S  whole numbers about one slot or batch that add up over all of them */
     MESSAGE_BYE,       /* both  last word */
     MESSAGE_KIND_COUNT
 };
@@ -97,6 +98,7 @@ struct message_failure {
     const char *text;
 };
 
+/* Bytes about one slot of a training step, or about one batch of an evaluation set. */
 struct message_text {
     int64_t step;
     int set, index;
@@ -115,7 +117,7 @@ struct message {
     struct message_eval eval;
     struct message_signal signal;
     struct message_failure failure;
-    struct message_text text;
+    struct message_text text, counts; /* counts: int64_t in the machine's order; the first is the work they took */
 };
 
 /* "hello", "chunk", ...; "?" for anything else. */

@@ -74,6 +74,7 @@ void server_free(struct server *s)
     mem_free(s->said);
     mem_free(s->reports);
     mem_free(s->eval_reports);
+    mem_free(s->counts);
     mem_free(s->crcs);
     outbox_free(&s->outbox);
     arena_free(&s->arena);

@@ -49,6 +49,7 @@ struct server_step {
     double seconds, wait_seconds; /* whole step; of it waiting for workers */
     int slowest_rank;             /* whose gradients usually come last, and how late (smoothed); -1: not known */
     double slowest_lag_ms, median_lag_ms;
+    double imbalance;             /* largest work of a worker by the mean of all; 0: not told */
 };
 
 void slot_report_add(struct slot_report *sum, const struct slot_report *more);
@@ -72,6 +73,10 @@ enum status server_train_step(struct server *server, int64_t step, struct server
 /* Evaluates batches 0..batches-1 of an evaluation set with the present parameters (those of `step`). */
 enum status server_evaluate(struct server *server, int64_t step, int set, int batches, struct slot_report *sums,
                             struct error *err);
+
+/* Sums of the whole numbers that workers counted in the last step or evaluation of a set; *count is 0 where they told none.
+ * Valid until the next one. */
+const int64_t *server_counts(const struct server *server, size_t *count);
 
 /* Called for every chunk of the flat space right before it is changed, from a pool thread. */
 typedef void server_chunk_fn(void *context, int chunk);

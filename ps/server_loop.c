@@ -64,6 +64,35 @@ static enum status on_eval(struct server *s, int worker, const struct message *m
     return keep_report(s, worker, s->eval_reports, s->eval_batches, m->eval.batch, &s->n_eval, &m->eval.numbers, err);
 }
 
+/* Counts travel before the numbers of their slot or batch, so they are here when these are. */
+static enum status on_counts(struct server *s, int worker, const struct message *m, struct error *err)
+{
+    const struct message_text *in = &m->counts;
+    size_t count = in->payload_size / sizeof *s->counts;
+    if (s->leaving)
+        return STATUS_OK;
+    if (!s->n_counts && count) {
+        mem_free(s->counts);
+        s->counts = mem_alloc(count, sizeof *s->counts);
+        if (!s->counts)
+            FAIL(err, STATUS_NOMEM, "no memory for %zu counters", count);
+        s->n_counts = count;
+    }
+    if (count != s->n_counts || in->payload_size % sizeof *s->counts)
+        FAIL(err, STATUS_PEER, "rank %d sent counters of %zu bytes instead of %zu", s->sessions[worker].rank, in->payload_size,
+             s->n_counts * sizeof *s->counts);
+    for (size_t i = 0; i < count; i++) {
+        int64_t value;
+        memcpy(&value, (const char *)in->payload + i * sizeof value, sizeof value);
+        if (value < 0 || value >= INT64_C(1) << 53)
+            FAIL(err, STATUS_PEER, "rank %d sent %" PRId64 " as counter %zu", s->sessions[worker].rank, value, i);
+        s->counts[i] += value;
+        if (i == 0)
+            s->sessions[worker].work += value;
+    }
+    return STATUS_OK;
+}
+
 static enum status on_signal(struct server *s, int worker, const struct message *m, struct error *err)
 {
     (void)worker, (void)err;
@@ -101,6 +130,7 @@ static enum status on_bye(struct server *s, int worker, const struct message *m,
 typedef enum status handler(struct server *, int worker, const struct message *, struct error *);
 static handler *const handlers[MESSAGE_KIND_COUNT] = {
     [MESSAGE_HELLO] = on_hello,   [MESSAGE_CHUNK] = on_chunk, [MESSAGE_SLOT] = on_slot,       [MESSAGE_EVAL] = on_eval,
+    [MESSAGE_COUNTS] = on_counts,
     [MESSAGE_SIGNAL] = on_signal, [MESSAGE_ALIVE] = on_alive, [MESSAGE_FAILURE] = on_failure, [MESSAGE_BYE] = on_bye,
 };
 

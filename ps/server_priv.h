@@ -36,6 +36,9 @@ struct server {
     uint32_t *crcs;          /* [chunks] of the parameters */
     struct outbox outbox;    /* parameters on their way */
 
+    int64_t *counts; /* [n_counts] sums over the slots or batches of what is in work */
+    size_t n_counts;
+
     int signals;   /* SERVER_SIGNAL_*, ours or reported by a worker, not yet acted upon */
     bool leaving;  /* dismissal under way: failures of workers no longer count */
     server_chunk_fn *before_update;

@@ -145,12 +145,36 @@ static enum status update(struct server *s, struct server_step *out, struct erro
                           s->before_update_context, err);
 }
 
+static void clear_counts(struct server *s)
+{
+    s->n_counts = 0; /* the next message brings the number of them */
+    for (int w = 0; w < s->workers; w++)
+        s->sessions[w].work = 0;
+}
+
+const int64_t *server_counts(const struct server *s, size_t *count)
+{
+    *count = s->n_counts;
+    return s->counts;
+}
+
+static double imbalance(const struct server *s)
+{
+    int64_t most = 0, sum = 0;
+    for (int w = 0; w < s->workers; w++) {
+        most = s->sessions[w].work > most ? s->sessions[w].work : most;
+        sum += s->sessions[w].work;
+    }
+    return sum > 0 ? (double)most * s->workers / (double)sum : 0;
+}
+
 enum status server_train_step(struct server *s, int64_t step, struct server_step *out, struct error *err)
 {
     int64_t began = time_ms();
     *out = (struct server_step){.step = step, .slowest_rank = -1};
     s->step = step;
     s->n_reports = 0;
+    clear_counts(s);
     memset(s->reports, 0, (size_t)s->config.slots * sizeof *s->reports);
     gather_begin(s->gather, step);
     for (int w = 0; w < s->workers; w++) {
@@ -174,6 +198,7 @@ enum status server_train_step(struct server *s, int64_t step, struct server_step
     out->slowest_rank = slowest.index < 0 ? -1 : s->sessions[slowest.index].rank;
     out->slowest_lag_ms = slowest.lag_ms;
     out->median_lag_ms = slowest.median_ms;
+    out->imbalance = imbalance(s);
     out->wait_seconds = (double)(arrived - began) / 1e3;
     out->seconds = (double)(time_ms() - began) / 1e3;
     s->step = -1;
@@ -196,6 +221,7 @@ enum status server_evaluate(struct server *s, int64_t step, int set, int batches
     s->eval_batches = batches;
     s->eval_set = set;
     s->n_eval = 0;
+    clear_counts(s);
     for (int w = 0; w < s->workers; w++) {
         struct slot_range share = slots_of_worker(batches, s->workers, w);
         TRY(order(s, w, ORDER_EVALUATE, step, set, share.first, share.count, STATUS_OK, NULL, err));

@@ -24,6 +24,7 @@ struct session {
     int64_t step_began_ms;        /* when the step was opened for this worker */
     int64_t first_push_ms, last_push_ms; /* of this step; -1: none yet */
     double first_lag_ms, last_lag_ms;    /* smoothed over steps: step_began -> first / last push; -1: no step yet */
+    int64_t work;                 /* of this step or evaluation, as the worker counts it; 0: not told */
     int64_t steps;                /* steps that went into the smoothing */
 };
 

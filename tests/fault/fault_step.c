@@ -35,6 +35,11 @@ int64_t time_ms(void)
     return (int64_t)(time_seconds() * 1e3);
 }
 
+int64_t time_ns(void)
+{
+    return (int64_t)(time_seconds() * 1e9);
+}
+
 /* ---- Both sides ------------------------------------------------------------------------------------------------- */
 
 static const struct model_config config = {.type = MODEL_QWEN2, .width = 16, .hidden = 24, .layers = 2, .heads = 2,

@@ -36,8 +36,10 @@ static void seal(unsigned char *frame, size_t size, unsigned kind, size_t payloa
 static unsigned char *pack(const struct message *m, unsigned char **room, size_t *size)
 {
     struct error err;
-    const void *payload = m->kind == MESSAGE_WELCOME ? m->welcome.payload : m->text.payload;
-    size_t bytes = m->kind == MESSAGE_WELCOME ? m->welcome.payload_size : m->kind == MESSAGE_TEXT ? m->text.payload_size : 0;
+    const struct message_text *text = m->kind == MESSAGE_TEXT ? &m->text : &m->counts;
+    bool has = m->kind == MESSAGE_TEXT || m->kind == MESSAGE_COUNTS;
+    const void *payload = m->kind == MESSAGE_WELCOME ? m->welcome.payload : text->payload;
+    size_t bytes = m->kind == MESSAGE_WELCOME ? m->welcome.payload_size : has ? text->payload_size : 0;
     *room = mem_alloc(FRAME_ROOM + ERROR_TEXT_SIZE + bytes, 1);
     if (!bytes) {
         demand(frame_encode(m, *room, FRAME_ROOM + ERROR_TEXT_SIZE, size, &err) == STATUS_OK);

@@ -11,6 +11,7 @@
 #include "proto/messages.h"
 #include "proto/transport_local.h"
 #include "ps/server.h"
+#include "worker/model/counters.h"
 #include "worker/train/join.h"
 #include "worker/train/loop.h"
 
@@ -46,6 +47,16 @@ enum status model_gradient(struct model *model, const float *values, const struc
     sums->weight = 1;
     sums->tokens = 7;
     return STATUS_OK;
+}
+
+static _Thread_local int64_t the_counts[COUNTERS_ROUTING];
+static _Thread_local struct counters the_counters;
+
+struct counters *model_counters(struct model *model)
+{
+    (void)model;
+    the_counters = (struct counters){.count = COUNTERS_ROUTING, .items = the_counts};
+    return &the_counters;
 }
 
 void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw)
@@ -212,7 +223,10 @@ static void look(void)
     memcpy(held[n_held++].bytes, frame.bytes, frame.size);
 }
 
-/* The worker's next message, signs of life left out. */
+/* Where the last counters belonged to; they come before the numbers of a slot or batch. */
+static struct message_text counted;
+
+/* The worker's next message, signs of life and counters left out. */
 static struct message next_message(void)
 {
     for (;;) {
@@ -224,7 +238,9 @@ static struct message next_message(void)
         arena_reset(&words);
         assert_ok(frame_decode(held[first_held].bytes, held[first_held].size, 1, &words, &m, &err), &err);
         first_held++;
-        if (m.kind != MESSAGE_ALIVE)
+        if (m.kind == MESSAGE_COUNTS)
+            counted = m.counts;
+        else if (m.kind != MESSAGE_ALIVE)
             return m;
     }
 }

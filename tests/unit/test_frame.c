@@ -30,6 +30,7 @@ static struct message sample(enum message_kind kind)
         .signal = {2},
         .failure = {STATUS_DATA, 5, "rows.jsonl:3: empty answer"},
         .text = {12, 1, 4, config_text, sizeof config_text - 1},
+        .counts = {-1, 2, 5, config_text, sizeof config_text - 1},
     };
 }
 
@@ -41,14 +42,23 @@ struct packed {
     size_t size;
 };
 
-static void pack(const struct message *m, struct packed *out)
+/* Where a message keeps its payload; false for kinds without one. */
+static bool payload_at(struct message *m, const void ***bytes, size_t *size)
 {
-    bool payload = m->kind == MESSAGE_WELCOME || m->kind == MESSAGE_TEXT;
+    struct message_text *text = m->kind == MESSAGE_TEXT ? &m->text : &m->counts;
+    bool welcome = m->kind == MESSAGE_WELCOME;
+    *bytes = welcome ? &m->welcome.payload : &text->payload;
+    *size = welcome ? m->welcome.payload_size : text->payload_size;
+    return welcome || m->kind == MESSAGE_TEXT || m->kind == MESSAGE_COUNTS;
+}
+
+static void pack(struct message *m, struct packed *out)
+{
+    const void **bytes;
+    size_t size, head;
     memset(out->room, 0xAA, sizeof out->room);
-    if (payload) {
-        const void *bytes = m->kind == MESSAGE_WELCOME ? m->welcome.payload : m->text.payload;
-        size_t size = m->kind == MESSAGE_WELCOME ? m->welcome.payload_size : m->text.payload_size, head;
-        memcpy(out->room + FRAME_ROOM, bytes, size);
+    if (payload_at(m, &bytes, &size)) {
+        memcpy(out->room + FRAME_ROOM, *bytes, size);
         assert_int_equal(frame_encode_around(m, out->room + FRAME_ROOM, &head, &err), STATUS_OK);
         out->frame = out->room + FRAME_ROOM - head;
         out->size = head + size;
@@ -67,9 +77,9 @@ static enum status decode(const unsigned char *frame, size_t size, struct messag
     err.text[0] = '\0';
     enum status st = frame_decode(copy, size, 6, &arena, out, &err);
     if (st == STATUS_OK) { /* payloads point into the frame: let them outlive it */
-        const void **payload = out->kind == MESSAGE_WELCOME ? &out->welcome.payload : out->kind == MESSAGE_TEXT ? &out->text.payload : NULL;
-        size_t length = out->kind == MESSAGE_WELCOME ? out->welcome.payload_size : out->text.payload_size;
-        if (payload && length) {
+        const void **payload;
+        size_t length;
+        if (payload_at(out, &payload, &length) && length) {
             assert_true((const unsigned char *)*payload == copy + size - length);
             void *kept = arena_alloc(&arena, 1, length);
             *payload = memcpy(kept, *payload, length);
@@ -89,6 +99,15 @@ static void must_refuse(const unsigned char *frame, size_t size)
 static void assert_same_report(const struct slot_report *a, const struct slot_report *b)
 {
     assert_memory_equal(a, b, sizeof *a);
+}
+
+static void assert_same_bytes(const struct message_text *a, const struct message_text *b)
+{
+    assert_int_equal(a->step, b->step);
+    assert_int_equal(a->set, b->set);
+    assert_int_equal(a->index, b->index);
+    assert_int_equal(a->payload_size, b->payload_size);
+    assert_memory_equal(a->payload, b->payload, a->payload_size);
 }
 
 static void assert_same(const struct message *a, const struct message *b)
@@ -151,11 +170,10 @@ static void assert_same(const struct message *a, const struct message *b)
         assert_string_equal(a->failure.text, b->failure.text);
         break;
     case MESSAGE_TEXT:
-        assert_int_equal(a->text.step, b->text.step);
-        assert_int_equal(a->text.set, b->text.set);
-        assert_int_equal(a->text.index, b->text.index);
-        assert_int_equal(a->text.payload_size, b->text.payload_size);
-        assert_memory_equal(a->text.payload, b->text.payload, a->text.payload_size);
+        assert_same_bytes(&a->text, &b->text);
+        break;
+    case MESSAGE_COUNTS:
+        assert_same_bytes(&a->counts, &b->counts);
         break;
     default:
         break;
@@ -260,7 +278,9 @@ static void wrong_length_is_refused(void **state)
         struct packed p;
         struct message m = sample((enum message_kind)kind);
         pack(&m, &p);
-        uint32_t payload = kind == MESSAGE_WELCOME || kind == MESSAGE_TEXT ? sizeof config_text - 1 : 0;
+        const void **ignored;
+        size_t length;
+        uint32_t payload = payload_at(&m, &ignored, &length) ? sizeof config_text - 1 : 0;
         for (size_t size = 0; size < p.size; size++)
             must_refuse(p.frame, size);
         must_refuse(p.frame, p.size + 1);
@@ -289,7 +309,7 @@ static void wrong_prefix_is_refused(void **state)
         int at, value;
         const char *says;
     } cases[] = {
-        {4, 'X', "not a frame"}, {8, 2, "version 2"}, {9, 1, "version 257"}, {10, 0, "kind 0"}, {10, MESSAGE_KIND_COUNT, "kind 12"},
+        {4, 'X', "not a frame"}, {8, 2, "version 2"}, {9, 1, "version 257"}, {10, 0, "kind 0"}, {10, MESSAGE_KIND_COUNT, "kind 13"},
         {11, 1, "kind 260"}, {10, MESSAGE_ORDER, "order"}, {10, MESSAGE_BYE, "unknown fields"}, {16, 1, "payload"}, {19, 0xFF, "payload"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -347,6 +367,8 @@ static void lie_failure_rank(struct message *m) { m->failure.rank = -1; }
 static void lie_text_step(struct message *m) { m->text.step = -2; }
 static void lie_text_index(struct message *m) { m->text.index = -1; }
 
+static void lie_counts_set(struct message *m) { m->counts.set = -1; }
+
 static void untrue_fields_are_refused(void **state)
 {
     (void)state;
@@ -364,7 +386,7 @@ static void untrue_fields_are_refused(void **state)
         {MESSAGE_SLOT, "count", lie_span_count}, {MESSAGE_EVAL, "batch", lie_batch}, {MESSAGE_EVAL, "set", lie_eval_set},
         {MESSAGE_EVAL, "count", lie_tokens}, {MESSAGE_SIGNAL, "flags", lie_flags}, {MESSAGE_FAILURE, "status", lie_failure_ok},
         {MESSAGE_FAILURE, "rank", lie_failure_rank}, {MESSAGE_TEXT, "step", lie_text_step},
-        {MESSAGE_TEXT, "index", lie_text_index},
+        {MESSAGE_TEXT, "index", lie_text_index}, {MESSAGE_COUNTS, "set", lie_counts_set},
     };
     for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
         struct packed p;

@@ -116,6 +116,7 @@ static void a_step_is_announced_from_the_end(void **state)
             if (m.kind == MESSAGE_SLOT) {
                 assert_int_equal(m.slot.step, step);
                 assert_int_equal(m.slot.slot, slots);
+                assert_true(counted.step == step && counted.index == slots && counted.payload_size == COUNTERS_ROUTING * sizeof(int64_t));
                 assert_true(m.slot.numbers.loss == slots && m.slot.numbers.weight == 1 && m.slot.numbers.tokens == 7);
                 slots++;
                 continue;
@@ -185,6 +186,7 @@ static void batches_are_evaluated_as_ordered(void **state)
     announce_parameters(3, 0);
     for (int i = 4; i < 7; i++) {
         struct message m = expect(MESSAGE_EVAL);
+        assert_int_equal(counted.index, m.eval.batch);
         assert_int_equal(m.eval.set, 2);
         assert_int_equal(m.eval.batch, i);
         assert_true(m.eval.numbers.loss == 1020 + i);

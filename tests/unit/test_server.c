@@ -9,6 +9,7 @@
 #include "common/rng.h"
 #include "proto/transport_local.h"
 #include "ps/server.h"
+#include "worker/model/counters.h"
 #include "worker/train/join.h"
 #include "worker/train/loop.h"
 
@@ -29,6 +30,9 @@ static float tracked_sum(int64_t i, int step, int slot)
     return i % TRACKED_WIDTH == TRACKED_WIDTH - 1 ? (float)(slot % 3) * (i > TRACKED_WIDTH) : (float)((i * 7 + step * 3 + slot) % 19) / 2;
 }
 
+static _Thread_local int64_t the_counts[COUNTERS_ROUTING];
+static _Thread_local struct counters the_counters;
+
 enum status model_gradient(struct model *model, const float *values, const struct batch *batch, float *gradients,
                            model_ready_fn *on_ready, void *context, struct loss_sums *sums, struct error *err)
 {
@@ -45,11 +49,20 @@ enum status model_gradient(struct model *model, const float *values, const struc
     }
     if (slot == nan_slot && step == 3)
         gradients[nan_place] = NAN;
+    the_counts[0] += 100 + slot;
+    the_counts[COUNTERS_ROUTING - 1] += step;
     sums->loss = slot * 0.3 + step;
     sums->weight = 1 + slot % 3;
     sums->tokens = 10 + slot;
     sums->correct = slot;
     return STATUS_OK;
+}
+
+struct counters *model_counters(struct model *model)
+{
+    (void)model;
+    the_counters = (struct counters){.count = COUNTERS_ROUTING, .items = the_counts};
+    return &the_counters;
 }
 
 void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw)
@@ -182,9 +195,20 @@ static void run(const struct params *table, int workers, int64_t chunk_values, i
     out->status = server_accept(server, err);
     for (int64_t step = 0; out->status == STATUS_OK && step < STEPS; step++) {
         struct server_step facts;
+        int64_t total = 0;
         out->status = server_train_step(server, step, &facts, err);
         out->step_sums = facts.sums;
         out->norm = facts.grad_norm;
+        size_t count;
+        const int64_t *counts = server_counts(server, &count);
+        for (int slot = 0; out->status == STATUS_OK && slot < SLOTS; slot++)
+            total += 100 + slot;
+        if (out->status == STATUS_OK) {
+            assert_int_equal(count, COUNTERS_ROUTING);
+            assert_int_equal(counts[0], total);
+            assert_int_equal(counts[COUNTERS_ROUTING - 1], step * SLOTS);
+            assert_true(workers == 1 ? facts.imbalance == 1 : facts.imbalance >= 1 && facts.imbalance < workers);
+        }
         if (out->status == STATUS_OK && step == 2)
             out->status = server_evaluate(server, step + 1, 4, 17, &out->eval_sums, err);
     }

@@ -1,7 +1,10 @@
 /* How often heads ran, per layer, task and head: whole numbers, so that sums over slots and ranks are exact in any order.
+ * The numbers lie in memory of the caller's.
  * Must not know: what they are reported as. */
 #ifndef WORKER_LOAR_COUNTS_H
 #define WORKER_LOAR_COUNTS_H
+
+#include <stddef.h>
 
 #include "worker/loar/decisions.h"
 
@@ -15,14 +18,11 @@ struct routing_counts {
     struct routing_count *items; /* [L][T][H + 1]: what each head ran in; last, all there was */
 };
 
-enum status routing_counts_create(int layers, int tasks, int heads, struct routing_counts *out, struct error *err);
-void routing_counts_clear(struct routing_counts *counts);
-void routing_counts_free(struct routing_counts *counts);
+/* Items of a shape. */
+size_t routing_counts_size(const struct routing_counts *shape);
 /* head = H: all there was. */
 struct routing_count *routing_counts_at(const struct routing_counts *counts, int layer, int task, int head);
 /* Counts one pass of one layer; on: [M][H]. */
-void routing_counts_add(struct routing_counts *counts, int layer, const struct decisions *decisions, const uint8_t *on);
-/* sum += more, of the same shape. */
-void routing_counts_merge(struct routing_counts *sum, const struct routing_counts *more);
+void routing_counts_add(const struct routing_counts *counts, int layer, const struct decisions *decisions, const uint8_t *on);
 
 #endif

@@ -51,6 +51,19 @@ static void turn(const struct pass *p, int direction, float *q, float *k)
     rope_apply(p->pool, p->n, c->kv_heads, (int)c->head_dim, p->positions, p->cosine, p->sine, direction, k);
 }
 
+/* flops: of a pair of query and key, per value of a head. */
+static void count_attention(const struct pass *p, const struct attention *a, int flops)
+{
+    if (!p->counters)
+        return;
+    struct attention dense = *a;
+    dense.layout = NULL;
+    dense.window = dense.sinks = 0;
+    double each = (double)flops * a->head_dim;
+    p->counters->items[COUNTERS_FLOPS] += (int64_t)(attention_pairs(a) * each);
+    p->counters->items[COUNTERS_DENSE_FLOPS] += (int64_t)(attention_pairs(&dense) * each);
+}
+
 void attention_block_forward(const struct pass *p, const struct layer_places *at, struct activations *s, float *x,
                              const float *before)
 {
@@ -58,9 +71,11 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
     int64_t d = c->width, wide = c->heads * c->head_dim;
     norm_forward(p->pool, p->n, d, before ? before : x, before ? x : NULL, p->values + at->norm1, c->norm_eps, x,
                  s->rstd1, s->normed1);
+    counters_lap(p->counters, MODEL_PART_REST);
     struct projection to[3];
     projections_of(p, at, s, to);
     struct layer_routing *chosen = routed_choose(p, at, s->normed1), *rows = chosen && !chosen->all ? chosen : NULL;
+    counters_lap(p->counters, MODEL_PART_ROUTER);
     struct attention attention = routed_attention(p, at);
     int first = 0; /* projection that all rows take */
     if (rows) {
@@ -77,12 +92,16 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
         if (to[i].bias >= 0)
             bias_forward(p->pool, p->n, to[i].width, p->values + to[i].bias, to[i].out);
     turn(p, 1, rows ? NULL : s->q, s->k);
+    counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     attention_forward(p->pool, &attention, s->q, s->k_seen, s->v_seen, s->attended, s->lse);
+    count_attention(p, &attention, 4);
+    counters_lap(p->counters, MODEL_PART_ATTENTION);
     if (rows)
         routed_output(p, at, rows, s->attended, s->middle);
     else
         gemm_run(p->pool,
                  &(struct gemm){GEMM_NT, p->n, d, wide, s->attended, wide, p->values + at->o, wide, s->middle, d, 0.0f}, 1);
+    counters_lap(p->counters, MODEL_PART_PROJECTIONS);
 }
 
 void attention_block_backward(const struct pass *p, const struct layer_places *at, struct activations *s,
@@ -104,9 +123,13 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
         gemm_run(p->pool, output, 2);
         attention_delta(p->pool, &attention, s->attended, w->dattended, w->delta);
     }
+    counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     if (chosen)
         routed_router_backward(p, at, chosen, s->attended, w->delta, dx);
+    counters_lap(p->counters, MODEL_PART_ROUTER);
     attention_backward(p->pool, &attention, s->q, s->k_seen, s->v_seen, s->lse, w->dattended, w->delta, w->dq, w->dk, w->dv);
+    count_attention(p, &attention, 10);
+    counters_lap(p->counters, MODEL_PART_ATTENTION);
     turn(p, -1, rows ? NULL : w->dq, w->dk);
 
     struct projection to[3];
@@ -131,5 +154,6 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
     gemm_run(p->pool, jobs, n_jobs);
     gemm_run(p->pool, &inputs[1], 1); /* one after the other: they add to the same rows */
     gemm_run(p->pool, &inputs[2], 1);
+    counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, p->gradients + at->norm1, false);
 }

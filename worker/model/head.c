@@ -81,6 +81,7 @@ void head_loss(const struct pass *p, const struct plan *plan, struct stream stre
         if (p->gradients)
             tile_backward(p, plan, first, n);
     }
+    counters_lap(p->counters, MODEL_PART_HEAD);
 }
 
 void head_logits(const struct pass *p, const struct plan *plan, struct stream stream, int64_t first, int64_t n,

@@ -24,10 +24,11 @@ void mlp_block_forward(const struct pass *p, const struct layer_places *at, stru
         {GEMM_NT, n, f, d, s->normed2, d, p->values + at->up, d, s->up, f, 0.0f},
     };
     gemm_run(p->pool, jobs, 2);
-    if (!out)
-        return;
-    swiglu_forward(p->pool, n * f, s->gate, s->up, w->act);
-    gemm_run(p->pool, &(struct gemm){GEMM_NT, n, d, f, w->act, f, p->values + at->down, f, out, d, 0.0f}, 1);
+    if (out) {
+        swiglu_forward(p->pool, n * f, s->gate, s->up, w->act);
+        gemm_run(p->pool, &(struct gemm){GEMM_NT, n, d, f, w->act, f, p->values + at->down, f, out, d, 0.0f}, 1);
+    }
+    counters_lap(p->counters, MODEL_PART_MLP);
 }
 
 void mlp_block_backward(const struct pass *p, const struct layer_places *at, struct activations *s, float *dx)
@@ -48,4 +49,5 @@ void mlp_block_backward(const struct pass *p, const struct layer_places *at, str
     gemm_run(p->pool, &jobs[4], 1); /* adds to the rows of the one before */
     norm_backward(p->pool, n, d, s->middle, s->rstd2, p->values + at->norm2, w->dnormed, dx, p->gradients + at->norm2,
                   false);
+    counters_lap(p->counters, MODEL_PART_MLP);
 }

@@ -55,7 +55,9 @@ static enum status model_fill(struct model *m, const struct params *table, struc
 {
     TRY(gemm_init(err));
     TRY(plan_make(&m->config, table, &m->plan, err));
-    if (m->config.loar)
+    const struct loar_plan *loar = m->config.loar;
+    TRY(counters_create(loar ? m->config.layers : 0, loar ? loar->config.n_tasks : 0, m->config.heads, &m->counters, err));
+    if (loar)
         TRY(routing_create(&m->config, &m->routing, err));
     int half = (int)(m->config.head_dim / 2);
     m->table = mem_alloc(1, sizeof *m->table);
@@ -97,6 +99,7 @@ void model_free(struct model *model)
         params_free(model->table);
     mem_free(model->table);
     mem_free(model->frequencies);
+    counters_free(&model->counters);
     mem_free_aligned(model->attention_scratch);
     mem_free_aligned(model->cosine);
     mem_free_aligned(model->sine);
@@ -119,6 +122,11 @@ void model_keep_routing(struct model *model, bool keep)
 {
     if (model->routing)
         model->routing->keeps = keep;
+}
+
+struct counters *model_counters(struct model *model)
+{
+    return &model->counters;
 }
 
 enum status model_rope_reserve(struct model *model, int64_t positions, struct error *err)
@@ -210,9 +218,12 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
         .sine = m->sine,
         .attention = {c->heads, c->kv_heads, (int)c->head_dim, batch->n_sequences, m->workspace.segments},
         .routing = m->routing,
+        .counters = &m->counters,
     };
+    counters_resume(&m->counters);
     if (m->routing)
         TRY(begin_routing(m, batch, err));
+    counters_lap(&m->counters, MODEL_PART_ROUTER);
     return model_attention_reserve(m, &out->attention, use == WORKSPACE_BACKWARD, err);
 }
 
@@ -244,6 +255,7 @@ static void backward_layers(struct model *m, const struct pass *pass, model_read
         a->backward(pass, &m->plan.layers[i], &w->layers[i], x, w->dx);
         if (on_ready)
             on_ready(context, m->plan.layers[i].norm1);
+        counters_resume(&m->counters);
     }
 }
 
@@ -279,8 +291,10 @@ enum status model_gradient(struct model *m, const float *values, const struct ba
     clear_padding(m->table, gradients);
     if (on_ready)
         on_ready(context, m->plan.norm);
+    counters_resume(&m->counters);
     backward_layers(m, &pass, on_ready, context);
     backward_embedding(m, &pass, batch);
+    counters_lap(&m->counters, MODEL_PART_REST);
     if (on_ready)
         on_ready(context, 0);
     return STATUS_OK;

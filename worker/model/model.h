@@ -86,6 +86,10 @@ void model_set_schedule(struct model *model, const struct loar_schedule *schedul
  * a smooth function of all other weights: for comparing gradients with differences. No effect on a dense model. */
 void model_keep_routing(struct model *model, bool keep);
 
+/* What all passes did since the counters were last cleared, decoding left out. */
+struct counters;
+struct counters *model_counters(struct model *model);
+
 /* Called during backward, from the calling thread, when all gradients from flat position `first` to the end
  * of the flat space are final. Positions fall from call to call; the last call has first = 0. */
 typedef void model_ready_fn(void *context, int64_t first);

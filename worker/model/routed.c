@@ -218,6 +218,10 @@ struct layer_routing *routed_choose(const struct pass *p, const struct layer_pla
     if (r->status != STATUS_OK)
         return NULL;
     lay_out(p, l);
+    if (p->counters) {
+        struct routing_counts counts = counters_routing(p->counters);
+        routing_counts_add(&counts, at->layer, &r->decisions, l->on);
+    }
     return l;
 }
 

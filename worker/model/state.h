@@ -3,6 +3,7 @@
 #ifndef WORKER_MODEL_STATE_H
 #define WORKER_MODEL_STATE_H
 
+#include "worker/model/counters.h"
 #include "worker/model/model.h"
 #include "worker/loar/decisions.h"
 #include "worker/loar/memory.h"
@@ -108,6 +109,7 @@ struct model {
     struct threads *pool;
     struct workspace workspace;
     struct routing *routing;  /* NULL in a dense model */
+    struct counters counters;
     float *attention_scratch; /* [attention_values] */
     size_t attention_values;
     float *frequencies;      /* [C/2] RoPE */
@@ -133,6 +135,7 @@ struct pass {
     const float *cosine, *sine;
     struct attention attention;
     struct routing *routing;        /* NULL in a dense model */
+    struct counters *counters;
     struct loar_memory *memories;   /* [L] of the one sequence that goes on; NULL where all sequences begin */
 };
 

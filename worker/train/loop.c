@@ -12,6 +12,7 @@
 #include "proto/messages.h"
 #include "proto/wait.h"
 #include "worker/train/accumulate.h"
+#include "worker/model/counters.h"
 #include "worker/train/join.h"
 
 enum { ALIVE_MS = 2000, FAREWELL_MS = 30000, PARAMETER_CREDITS = 8 };
@@ -236,6 +237,18 @@ static void report_of(const struct loss_sums *sums, struct slot_report *out)
     }
 }
 
+/* What the model did since the last time; goes before the numbers of the slot or batch. */
+static enum status post_counts(struct loop *l, int64_t step, int set, int index, struct error *err)
+{
+    struct counters *counters = model_counters(l->config.model);
+    struct message m = {.kind = MESSAGE_COUNTS};
+    m.counts = (struct message_text){.step = step, .set = set, .index = index, .payload = counters->items,
+                                     .payload_size = counters->count * sizeof *counters->items};
+    TRY(post(l, &m, err));
+    counters_clear(counters);
+    return STATUS_OK;
+}
+
 /* draw: whatever must differ from slot to slot, and for no other reason. */
 static void schedule_routing(struct loop *l, int64_t step, int slot)
 {
@@ -268,6 +281,7 @@ static enum status run_slot(struct loop *l, int slot, int number, int count, str
     TRY(l->trouble);
     accumulator_end(l->accumulator, &l->outgoing[l->node].sum);
     release_if_done(l, &l->outgoing[l->node]);
+    TRY(post_counts(l, l->step, 0, slot, err));
     struct message m = {.kind = MESSAGE_SLOT};
     m.slot.step = l->step;
     m.slot.slot = slot;
@@ -298,6 +312,7 @@ static enum status evaluate(struct loop *l, const struct message_order *order, s
         int index = order->first + i;
         TRY(l->config.source.evaluate(l->config.source.context, order->set, index, &l->batch, err));
         TRY(model_loss(l->config.model, l->values, &l->batch, &sums, err));
+        TRY(post_counts(l, order->step, order->set, index, err));
         struct message m = {.kind = MESSAGE_EVAL};
         m.eval.set = order->set;
         m.eval.batch = index;
