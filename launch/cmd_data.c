@@ -1,5 +1,5 @@
 /* `loar data make TASK` writes demo rows and a tokenizer for them; `loar data show FILE` prints rows as training sees
- * them, with the span of every token; `loar data tokenizer` has a file of its own. */
+ * them, with the span of every token; `loar data tokenizer` and `loar data join` have files of their own. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +17,7 @@
 static const char usage[] =
     "usage: loar data make TASK --rows N [--seed S] [--out FILE] [options]\n"
     "       loar data tokenizer --rows FILE [--rows FILE ...] --out DIR [--size N] [options]\n"
+    "       loar data join --rows FILE [--rows FILE ...] --model DIR --tokens N --out FILE [options]\n"
     "       loar data show FILE --model DIR [--chat_template NAME] [options]\n"
     "\n"
     "make  writes rows of question, thought and answer, one JSON object a line. TASK is one of\n"
@@ -40,6 +41,17 @@ static const char usage[] =
     "  --min_count N     do not join neighbours that meet less often (default 2)\n"
     "  --keep_calculator_marks  gsm8k: learn from <<48/2=24>> too, as the run option of this name does\n"
     "  --threads N       default: all cores this process may use; any number learns the same\n"
+    "\n"
+    "join  puts rows into documents of at most N tokens, each a row of messages with many turns: every question, thought\n"
+    "      and answer of every row once, all thoughts and answers learnt. Rows with more than N tokens are left out, named.\n"
+    "  --rows FILE       rows of any format; may be given several times\n"
+    "  --model DIR       folder with tokenizer.json; --chat_template NAME, default deepseek-r1: both as in training\n"
+    "  --tokens N        of a document, at most: a run with max_length N takes every one whole\n"
+    "  --out FILE        train on it with format: messages\n"
+    "  --seed S          another number gives another order of rows (default 0)\n"
+    "  --format NAME     default auto: by the columns of a file's first row\n"
+    "  --answer_prefix TEXT, --cot_prompt TEXT  that the run file has: room is left for what training adds\n"
+    "  --keep_calculator_marks  gsm8k: leave <<48/2=24>> in the thoughts\n"
     "\n"
     "show  prints rows with the parts prompt, thought, answer and end marked, and what the data set holds.\n"
     "  --model DIR       folder with tokenizer.json\n"
@@ -146,8 +158,7 @@ static enum status parse_make(int argc, char **argv, struct make_request *out, s
     return STATUS_OK;
 }
 
-/* Makes the folder that `path` lies in. */
-static enum status make_parent(const char *path, struct error *err)
+enum status data_make_parent(const char *path, struct error *err)
 {
     const char *slash = strrchr(path, '/');
     if (!slash || slash == path)
@@ -195,7 +206,7 @@ static enum status write_rows(const struct make_request *request, const struct t
             FAIL(err, STATUS_IO, "cannot write the rows to standard output: %s", strerror(errno));
         return STATUS_OK;
     }
-    TRY(make_parent(request->out, err));
+    TRY(data_make_parent(request->out, err));
     TRY(file_replace(request->out, rows->data, rows->size, err));
     fprintf(stderr, "%lld rows in %s", (long long)request->demo.rows, request->out);
     if (repeated)
@@ -336,7 +347,7 @@ int cmd_data(int argc, char **argv)
     static const struct {
         const char *name;
         enum status (*run)(int argc, char **argv, struct error *err);
-    } actions[] = {{"make", run_make}, {"show", run_show}, {"tokenizer", data_tokenizer}};
+    } actions[] = {{"make", run_make}, {"show", run_show}, {"tokenizer", data_tokenizer}, {"join", data_join}};
     struct error err;
     if (argc > 1 && (!strcmp(argv[argc - 1], "--help") || !strcmp(argv[argc - 1], "-h"))) {
         fputs(usage, stdout);
@@ -349,7 +360,7 @@ int cmd_data(int argc, char **argv)
     if (i < sizeof actions / sizeof *actions)
         st = actions[i].run(argc - 1, argv + 1, &err);
     else
-        st = error_set(&err, STATUS_USAGE, "loar data make, show or tokenizer? see loar data --help");
+        st = error_set(&err, STATUS_USAGE, "loar data make, show, tokenizer or join? see loar data --help");
     if (st != STATUS_OK)
         fprintf(stderr, "loar data: %s\n", err.text);
     return status_exit_code(st);

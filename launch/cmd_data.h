@@ -11,9 +11,13 @@
 enum status data_parse_int(const char *name, const char *text, int64_t low, int64_t high, int64_t *out, struct error *err);
 /* Takes "--name=value" or "--name value" at argv[*at], which begins with "--". */
 enum status data_next_option(int argc, char **argv, int *at, char name[64], const char **value, struct error *err);
+/* Makes the folder that `path` lies in. */
+enum status data_make_parent(const char *path, struct error *err);
 enum status data_write_into(const char *folder, const char *name, const struct text *text, struct error *err);
 
 /* `loar data tokenizer`; argv[0] is "tokenizer". */
 enum status data_tokenizer(int argc, char **argv, struct error *err);
+/* `loar data join`; argv[0] is "join". */
+enum status data_join(int argc, char **argv, struct error *err);
 
 #endif
