@@ -74,8 +74,8 @@ static int32_t token(int row, int i)
 static void append(struct batch *batch, int row, int n, int task)
 {
     struct error err;
-    int32_t tokens[400];
-    uint8_t spans[400];
+    int32_t tokens[512];
+    uint8_t spans[512];
     for (int i = 0; i < n; i++) {
         tokens[i] = token(row, i);
         spans[i] = i < n / 3 ? SPAN_PROMPT : SPAN_ANSWER;
@@ -189,6 +189,45 @@ static void decoding_decides_as_the_full_pass(void **state)
 {
     (void)state;
     for_each(decode);
+}
+
+/* Layers with a window forget keys; what they still hold is enough. */
+static void caches_forget_what_no_token_sees(void **state)
+{
+    (void)state;
+    enum { LENGTH = 500 };
+    const int pieces[] = {310, 1, 1, 30, 1, 80, 1, 1, 70, 1, 4};
+    const enum loar_granularity granularities[] = {LOAR_BY_TOKEN, LOAR_BY_BLOCK};
+    for (int i = 0; i < 2; i++) {
+        struct loar_config c = routing(LOAR_POLICY_quantile, LOAR_EMA, granularities[i]);
+        struct fixture f;
+        struct error err;
+        fixture_open(&f, &c, 2, false);
+        struct batch batch = {0};
+        append(&batch, 6, LENGTH, 0);
+        float *all = test_malloc(LENGTH * VOCAB * sizeof *all), last[VOCAB];
+        assert_ok(model_logits(f.model, f.values, &batch, all, &err), &err);
+        struct kv_cache *cache;
+        assert_ok(kv_cache_create(f.model, LENGTH, &cache, &err), &err);
+        /* two layers keep everything; the others sinks, window - 1 and a piece of 256 */
+        assert_int_equal(kv_cache_bytes(cache), 2 * (2 * LENGTH + (8 + 69 + 256) + (63 + 256)) * 2 * 8 * sizeof(float));
+        for (int round = 0; round < 2; round++) {
+            int at = 0;
+            for (size_t k = 0; k < sizeof pieces / sizeof *pieces; k++) {
+                assert_ok(model_decode(f.model, f.values, cache, batch.tokens + at, pieces[k], last, &err), &err);
+                at += pieces[k];
+                double *wanted = doubles_of(all + (at - 1) * VOCAB, VOCAB);
+                assert_near("logits", last, wanted, VOCAB, 1e-5);
+                test_free(wanted);
+            }
+            assert_int_equal(at, LENGTH);
+            kv_cache_reset(cache);
+        }
+        kv_cache_free(cache);
+        test_free(all);
+        batch_free(&batch);
+        fixture_close(&f);
+    }
 }
 
 /* One feature per granularity, where what the router looks at makes no difference. */
@@ -387,7 +426,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_token_looks_ahead),
-        cmocka_unit_test(decoding_decides_as_the_full_pass),
+        cmocka_unit_test(decoding_decides_as_the_full_pass), cmocka_unit_test(caches_forget_what_no_token_sees),
         cmocka_unit_test(gradients_are_differences),
         cmocka_unit_test(begins_dense),
         cmocka_unit_test(nothing_changes_a_bit),

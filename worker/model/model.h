@@ -7,6 +7,7 @@
 #define WORKER_MODEL_MODEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/params.h"
@@ -86,7 +87,7 @@ void model_set_schedule(struct model *model, const struct loar_schedule *schedul
  * a smooth function of all other weights: for comparing gradients with differences. No effect on a dense model. */
 void model_keep_routing(struct model *model, bool keep);
 
-/* What all passes did since the counters were last cleared, decoding left out. */
+/* What all passes did since the counters were last cleared. */
 struct counters;
 struct counters *model_counters(struct model *model);
 
@@ -111,6 +112,8 @@ enum status kv_cache_create(const struct model *model, int max_positions, struct
 void kv_cache_free(struct kv_cache *cache);
 void kv_cache_reset(struct kv_cache *cache);
 int kv_cache_length(const struct kv_cache *cache);
+/* Memory of its keys and values; layers with a window keep only what later tokens can see. */
+size_t kv_cache_bytes(const struct kv_cache *cache);
 /* For a routed model, after a reset: how many of the tokens to come are the prompt (0: those of the first call), and the
  * task of the request. */
 void kv_cache_set_task(struct kv_cache *cache, int prompt, int task);

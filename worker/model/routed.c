@@ -131,6 +131,8 @@ struct attention routed_attention(const struct pass *p, const struct layer_place
 {
     struct attention a = p->attention;
     const struct loar_layer *shape = shape_of(p, at);
+    if (p->layer_segments)
+        a.segments = &p->layer_segments[at->layer];
     if (shape) {
         a.window = shape->window;
         a.sinks = shape->sinks;

@@ -135,6 +135,7 @@ struct pass {
     const float *cosine, *sine;
     struct attention attention;
     struct routing *routing;        /* NULL in a dense model */
+    const struct attention_segment *layer_segments; /* [L] of a cache, whose layers hold different numbers of keys; or NULL */
     struct counters *counters;
     struct loar_memory *memories;   /* [L] of the one sequence that goes on; NULL where all sequences begin */
 };
