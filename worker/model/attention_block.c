@@ -1,4 +1,6 @@
 /* The attention block: norm, projections, RoPE, attention, output projection. */
+#include <string.h>
+
 #include "worker/model/blocks.h"
 #include "worker/model/routed.h"
 #include "worker/ops/bias.h"
@@ -51,6 +53,15 @@ static void turn(const struct pass *p, int direction, float *q, float *k)
     rope_apply(p->pool, p->n, c->kv_heads, (int)c->head_dim, p->positions, p->cosine, p->sine, direction, k);
 }
 
+/* Behind the keys or values [capacity][G][C] that are cached. */
+static void append(const struct pass *p, const struct cached_layer *to, const float *rows, float *cache)
+{
+    size_t c = (size_t)p->config->head_dim;
+    for (int64_t i = 0; i < p->n; i++)
+        for (int g = 0; g < p->config->kv_heads; g++, rows += c)
+            memcpy(cache + (g * to->capacity + to->at + i) * (int64_t)c, rows, c * sizeof *cache);
+}
+
 /* flops: of a pair of query and key, per value of a head. */
 static void count_attention(const struct pass *p, const struct attention *a, int flops)
 {
@@ -93,7 +104,15 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
             bias_forward(p->pool, p->n, to[i].width, p->values + to[i].bias, to[i].out);
     turn(p, 1, rows ? NULL : s->q, s->k);
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
-    attention_forward(p->pool, &attention, s->q, s->k_seen, s->v_seen, s->attended, s->lse);
+    const float *k = s->k, *v = s->v;
+    if (p->cached) {
+        const struct cached_layer *cached = &p->cached[at->layer];
+        append(p, cached, k, cached->keys);
+        append(p, cached, v, cached->values);
+        k = cached->keys;
+        v = cached->values;
+    }
+    attention_forward(p->pool, &attention, s->q, k, v, s->attended, s->lse);
     count_attention(p, &attention, 4);
     counters_lap(p->counters, MODEL_PART_ATTENTION);
     if (rows)
@@ -127,7 +146,7 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
     if (chosen)
         routed_router_backward(p, at, chosen, s->attended, w->delta, dx);
     counters_lap(p->counters, MODEL_PART_ROUTER);
-    attention_backward(p->pool, &attention, s->q, s->k_seen, s->v_seen, s->lse, w->dattended, w->delta, w->dq, w->dk, w->dv);
+    attention_backward(p->pool, &attention, s->q, s->k, s->v, s->lse, w->dattended, w->delta, w->dq, w->dk, w->dv);
     count_attention(p, &attention, 10);
     counters_lap(p->counters, MODEL_PART_ATTENTION);
     turn(p, -1, rows ? NULL : w->dq, w->dk);

@@ -8,18 +8,18 @@
 /* A layer with a window forgets keys that no later query can see: behind the sinks, rows move down to make room. Positions
  * among the rows that are kept then stand for true ones, and window and sinks are the same ranges in both. */
 struct layer_cache {
-    float *keys, *values;      /* [capacity][G][C] */
-    int sinks, window;         /* 0: all */
-    int32_t capacity, length;
+    int sinks, window; /* 0: all */
+    int length;        /* rows that are kept */
 };
 
 struct kv_cache {
     int layers, capacity;
     int32_t length;
-    int64_t row;       /* values of one position: G * C */
+    int kv_heads;
+    int64_t head_dim;
     int piece;         /* tokens that may be appended at once */
     struct layer_cache *layer;    /* [L] */
-    struct attention_segment *segments; /* [L] */
+    struct cached_layer *cached;  /* [L] */
     int32_t *positions;   /* [capacity] 0, 1, 2, ... */
     struct loar_memory *memories; /* [L] where the model is routed, else NULL */
     int32_t prompt, task;     /* for routing; prompt 0: the tokens that come first */
@@ -31,18 +31,20 @@ enum { PIECE = 256 };
 static enum status create_layer(const struct model_config *c, int layer, struct kv_cache *cache, struct error *err)
 {
     struct layer_cache *l = &cache->layer[layer];
+    struct cached_layer *rows = &cache->cached[layer];
     const struct loar_layer *shape = c->loar ? &c->loar->layers[layer] : NULL;
-    l->capacity = cache->capacity;
+    rows->capacity = cache->capacity;
     if (shape && shape->window > 0 && (int64_t)shape->sinks + shape->window - 1 + PIECE < cache->capacity) {
         l->window = shape->window;
         l->sinks = shape->sinks;
-        l->capacity = l->sinks + l->window - 1 + PIECE;
+        rows->capacity = l->sinks + l->window - 1 + PIECE;
         cache->piece = PIECE;
     }
-    l->keys = mem_alloc_aligned((size_t)(l->capacity * cache->row), sizeof *l->keys);
-    l->values = mem_alloc_aligned((size_t)(l->capacity * cache->row), sizeof *l->values);
-    if (!l->keys || !l->values)
-        FAIL(err, STATUS_NOMEM, "no memory for a cache of %d positions in %d layers", l->capacity, c->layers);
+    size_t values = (size_t)(rows->capacity * cache->kv_heads * cache->head_dim);
+    rows->keys = mem_alloc_aligned(values, sizeof *rows->keys);
+    rows->values = mem_alloc_aligned(values, sizeof *rows->values);
+    if (!rows->keys || !rows->values)
+        FAIL(err, STATUS_NOMEM, "no memory for a cache of %d positions in %d layers", cache->capacity, c->layers);
     return STATUS_OK;
 }
 
@@ -51,10 +53,10 @@ static enum status fill_cache(const struct model *model, struct kv_cache *cache,
     const struct model_config *c = &model->config;
     size_t layers = (size_t)c->layers;
     cache->layer = mem_alloc(layers, sizeof *cache->layer);
-    cache->segments = mem_alloc(layers, sizeof *cache->segments);
+    cache->cached = mem_alloc(layers, sizeof *cache->cached);
     cache->positions = mem_alloc((size_t)cache->capacity, sizeof *cache->positions);
     cache->memories = model->routing ? mem_alloc(layers, sizeof *cache->memories) : NULL;
-    if (!cache->layer || !cache->segments || !cache->positions || (model->routing && !cache->memories))
+    if (!cache->layer || !cache->cached || !cache->positions || (model->routing && !cache->memories))
         FAIL(err, STATUS_NOMEM, "no memory for a cache of %d positions in %d layers", cache->capacity, c->layers);
     for (int i = 0; i < cache->capacity; i++)
         cache->positions[i] = i;
@@ -74,7 +76,8 @@ enum status kv_cache_create(const struct model *model, int max_positions, struct
         FAIL(err, STATUS_NOMEM, "no memory for a cache of %d positions", max_positions);
     cache->layers = c->layers;
     cache->capacity = cache->piece = max_positions;
-    cache->row = c->kv_heads * c->head_dim;
+    cache->kv_heads = c->kv_heads;
+    cache->head_dim = c->head_dim;
     enum status st = fill_cache(model, cache, err);
     if (st != STATUS_OK) {
         kv_cache_free(cache);
@@ -88,15 +91,15 @@ void kv_cache_free(struct kv_cache *cache)
 {
     if (!cache)
         return;
-    for (int i = 0; cache->layer && i < cache->layers; i++) {
-        mem_free_aligned(cache->layer[i].keys);
-        mem_free_aligned(cache->layer[i].values);
+    for (int i = 0; cache->cached && i < cache->layers; i++) {
+        mem_free_aligned(cache->cached[i].keys);
+        mem_free_aligned(cache->cached[i].values);
     }
     for (int i = 0; cache->memories && i < cache->layers; i++)
         loar_memory_free(&cache->memories[i]);
     mem_free(cache->memories);
     mem_free(cache->layer);
-    mem_free(cache->segments);
+    mem_free(cache->cached);
     mem_free(cache->positions);
     mem_free(cache);
 }
@@ -126,34 +129,35 @@ size_t kv_cache_bytes(const struct kv_cache *cache)
 {
     int64_t positions = 0;
     for (int i = 0; i < cache->layers; i++)
-        positions += cache->layer[i].capacity;
-    return (size_t)(2 * positions * cache->row) * sizeof(float);
+        positions += cache->cached[i].capacity;
+    return (size_t)(2 * positions * cache->kv_heads * cache->head_dim) * sizeof(float);
 }
 
 /* Room for n more rows: what the first of them no longer sees goes. */
-static void forget(struct layer_cache *l, int64_t row, int n)
+static void forget(const struct kv_cache *cache, struct layer_cache *l, const struct cached_layer *rows, int n)
 {
-    if (l->length + n <= l->capacity)
+    if (l->length + n <= rows->capacity)
         return;
     int keep = l->window - 1, from = l->length - keep;
-    size_t bytes = (size_t)(keep * row) * sizeof *l->keys;
-    memmove(l->keys + l->sinks * row, l->keys + from * row, bytes);
-    memmove(l->values + l->sinks * row, l->values + from * row, bytes);
+    size_t bytes = (size_t)(keep * cache->head_dim) * sizeof *rows->keys;
+    for (int g = 0; g < cache->kv_heads; g++) {
+        int64_t head = g * rows->capacity * cache->head_dim, to = head + l->sinks * cache->head_dim;
+        memmove(rows->keys + to, rows->keys + head + from * cache->head_dim, bytes);
+        memmove(rows->values + to, rows->values + head + from * cache->head_dim, bytes);
+    }
     l->length = l->sinks + keep;
 }
 
-/* Each layer writes its n new keys and values behind the old ones and reads all of them. */
-static void use_cache(struct workspace *w, struct kv_cache *cache, int n)
+/* Each layer appends n new keys and values and reads all of them. */
+static void use_cache(struct kv_cache *cache, int n)
 {
     for (int i = 0; i < cache->layers; i++) {
         struct layer_cache *l = &cache->layer[i];
-        forget(l, cache->row, n);
-        w->layers[i].k_seen = l->keys;
-        w->layers[i].v_seen = l->values;
-        w->layers[i].k = l->keys + l->length * cache->row;
-        w->layers[i].v = l->values + l->length * cache->row;
+        struct cached_layer *rows = &cache->cached[i];
+        forget(cache, l, rows, n);
+        rows->at = l->length;
         l->length += n;
-        cache->segments[i] = (struct attention_segment){0, 0, n, l->length};
+        rows->segment = (struct attention_segment){0, 0, n, l->length};
     }
 }
 
@@ -176,14 +180,14 @@ static enum status decode_piece(struct model *m, const float *values, struct kv_
         .attention = {c->heads, c->kv_heads, (int)c->head_dim, 1, m->workspace.segments},
         .routing = m->routing,
         .memories = cache->memories,
-        .layer_segments = cache->segments,
+        .cached = cache->cached,
         .counters = &m->counters,
     };
     counters_resume(&m->counters);
     if (m->routing)
         TRY(routing_begin(m->routing, c, 1, (int32_t[]){0, n}, &cache->length, &cache->prompt, &cache->task, err));
     TRY(model_attention_reserve(m, &pass.attention, false, err));
-    use_cache(&m->workspace, cache, n);
+    use_cache(cache, n);
     cache->length += n;
     struct stream stream = forward_layers(&pass, m, tokens);
     TRY(routing_end(m->routing, err));

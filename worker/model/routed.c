@@ -131,8 +131,12 @@ struct attention routed_attention(const struct pass *p, const struct layer_place
 {
     struct attention a = p->attention;
     const struct loar_layer *shape = shape_of(p, at);
-    if (p->layer_segments)
-        a.segments = &p->layer_segments[at->layer];
+    if (p->cached) {
+        const struct cached_layer *cached = &p->cached[at->layer];
+        a.segments = &cached->segment;
+        a.kv_row = p->config->head_dim;
+        a.kv_head = cached->capacity * p->config->head_dim;
+    }
     if (shape) {
         a.window = shape->window;
         a.sinks = shape->sinks;

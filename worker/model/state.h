@@ -33,7 +33,6 @@ void plan_free(struct plan *plan);
 struct activations {
     float *rstd1, *normed1;     /* [N], [N][D] first norm */
     float *q, *k, *v;           /* [N][H][C], [N][G][C] twice; turned by RoPE; the new rows */
-    const float *k_seen, *v_seen; /* rows that attention reads: k and v, or the cache they were appended to */
     float *attended, *lse;      /* [N][H][C], [N][H] */
     float *middle;              /* [N][D] residual stream between the two blocks */
     float *rstd2, *normed2;     /* [N], [N][D] second norm */
@@ -123,6 +122,14 @@ enum status model_rope_reserve(struct model *model, int64_t positions, struct er
 /* Gives attention its scratch memory; its segments must be in place. */
 enum status model_attention_reserve(struct model *model, struct attention *attention, bool backward, struct error *err);
 
+/* Where a layer's keys and values go and are read while decoding: [G][capacity][C], so that what a head reads lies together
+ * and heads that do not run cost no memory traffic. */
+struct cached_layer {
+    float *keys, *values;
+    int64_t capacity, at; /* at: place of the first new row */
+    struct attention_segment segment;
+};
+
 /* One pass over N tokens, as the blocks see it. */
 struct pass {
     const struct model_config *config;
@@ -135,7 +142,7 @@ struct pass {
     const float *cosine, *sine;
     struct attention attention;
     struct routing *routing;        /* NULL in a dense model */
-    const struct attention_segment *layer_segments; /* [L] of a cache, whose layers hold different numbers of keys; or NULL */
+    const struct cached_layer *cached; /* [L] while decoding, else NULL */
     struct counters *counters;
     struct loar_memory *memories;   /* [L] of the one sequence that goes on; NULL where all sequences begin */
 };

@@ -40,8 +40,8 @@ static void lay_layer(struct cursor *at, const struct need *need, struct activat
     s->rstd1 = take_floats(at, n);
     s->normed1 = take_floats(at, n * c->width);
     s->q = take_floats(at, q);
-    s->k_seen = s->k = take_floats(at, kv);
-    s->v_seen = s->v = take_floats(at, kv);
+    s->k = take_floats(at, kv);
+    s->v = take_floats(at, kv);
     s->attended = take_floats(at, q);
     s->lse = take_floats(at, n * c->heads);
     s->middle = take_floats(at, n * c->width);

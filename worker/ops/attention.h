@@ -36,13 +36,14 @@ struct attention {
     const struct attention_head *layout; /* [H]; NULL: all rows, [rows][H][C] */
     int window; /* a query sees so many keys, its own included; 0: all before it */
     int sinks;  /* and, with a window, the first keys of its sequence */
+    int64_t kv_row, kv_head; /* forward: distance of keys, and of KV heads, in k and v; 0: [rows][G][C] */
     float *scratch; /* attention_scratch_values() values, aligned to a cache line */
 };
 
 /* Scratch for either pass with so many threads. The segments must be in place. */
 size_t attention_scratch_values(const struct attention *a, int threads, bool backward);
 
-/* q, out: as `layout` says, or [rows][H][C]; k, v: [rows][G][C]; lse: log of the sum of exponentials, for backward, one per
+/* q, out: as `layout` says, or [rows][H][C]; k, v: [rows][G][C], or as kv_row and kv_head say; lse: log of the sum of exponentials, for backward, one per
  * row and head. Scores are scaled by C^-1/2. */
 void attention_forward(struct threads *pool, const struct attention *a, const float *q, const float *k, const float *v,
                        float *out, float *lse);

@@ -92,8 +92,8 @@ static void score(const struct tile *t, int r, int end, int key, int columns)
                                       .c = t->scores + r * TILE_KEYS, .c_row = TILE_KEYS});
         return;
     }
-    int64_t k_row = (int64_t)a->kv_heads * c;
-    const float *k = t->f->k + (s->key_first + key) * k_row + (int64_t)t->kv * c;
+    int64_t k_row = kv_distance(a);
+    const float *k = t->f->k + kv_place(a, s->key_first + key, t->kv);
     for (; r < end; r++, q += t->view.stride)
         dot_rows(c, q, columns, k, k_row, t->scores + r * TILE_KEYS);
 }
@@ -131,8 +131,8 @@ static void key_tile(const struct tile *t, int key, int columns)
         weighed.b_step = PANEL;
         weighed.b_panel = (int64_t)s->keys * PANEL;
     } else {
-        weighed.b_step = (int64_t)a->kv_heads * c;
-        weighed.b = f->v + (s->key_first + key) * weighed.b_step + (int64_t)t->kv * c;
+        weighed.b_step = kv_distance(a);
+        weighed.b = f->v + kv_place(a, s->key_first + key, t->kv);
         weighed.b_panel = PANEL;
     }
     product_run(&weighed);

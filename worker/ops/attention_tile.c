@@ -91,10 +91,10 @@ static void pack_task(void *context, int task, int thread)
     const struct attention *a = p->a;
     int segment = task / a->kv_heads, kv = task % a->kv_heads;
     const struct attention_segment *s = &a->segments[segment];
-    int64_t row = (int64_t)a->kv_heads * a->head_dim;
+    int64_t row = kv_distance(a);
     if (s->queries < p->queries)
         return;
-    const float *x = p->x + s->key_first * row + (int64_t)kv * a->head_dim;
+    const float *x = p->x + kv_place(a, s->key_first, kv);
     float *out = p->out + packed_at(a, p->form, segment, kv);
     if (p->form == PACK_ACROSS)
         panel_pack_transposed(s->keys, a->head_dim, x, row, out);

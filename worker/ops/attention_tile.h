@@ -46,6 +46,17 @@ static inline int64_t view_values(const struct view *v, int j)
     return v->at + j * v->stride;
 }
 
+/* Distance of keys in k and v, and where key `key` of a KV head lies. */
+static inline int64_t kv_distance(const struct attention *a)
+{
+    return a->kv_row ? a->kv_row : (int64_t)a->kv_heads * a->head_dim;
+}
+
+static inline int64_t kv_place(const struct attention *a, int64_t key, int kv)
+{
+    return key * kv_distance(a) + kv * (a->kv_head ? a->kv_head : a->head_dim);
+}
+
 /* What the query at `position` sees of the tile of `columns` keys from `key`: [first, end) but [gap, gap_end). */
 struct sight {
     int first, end, gap, gap_end;

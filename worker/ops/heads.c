@@ -2,13 +2,17 @@
 
 #include <string.h>
 
+#include "common/compiler.h"
 #include "worker/ops/microkernel.h"
+#include "worker/ops/vector.h"
 
 enum {
     GATHER_ROWS = 64,   /* rows of a task of heads_gather */
     TOKEN_BLOCK = 64,   /* tokens of a task of heads_scatter */
     GRADIENT_WIDTH = 256, /* columns of x of a task of heads_weight_gradient */
     GRADIENT_ROWS = 64, /* packed at a time there */
+    FEW_ROWS = 8,       /* a batch of fewer reads weights where they lie: packing them would cost more */
+    FEW_WIDTH = 64,     /* columns of out of a task there */
 };
 
 /* Rows of head `i`: their number, and which tokens; NULL: all. */
@@ -81,10 +85,62 @@ static void gather_task(void *context, int task, int thread)
             out[j * l->stride + i] += job->bias[head * c + i];
 }
 
+/* y[i] (+)= x . w[i] for i < n; rows of w are `row` apart. */
+MULTIVERSION static void dot_rows(int n, int k, const float *x, const float *w, int64_t row, bool add, float *y)
+{
+    for (int i = 0; i < n; i++) {
+        float sum = lanes_dot(k, x, w + i * row);
+        y[i] = add ? y[i] + sum : sum;
+    }
+}
+
+static int64_t row_of(const struct attention_head *l, int64_t j)
+{
+    return l->rows ? l->rows[j] : j;
+}
+
+static void gather_few_task(void *context, int head, int thread)
+{
+    (void)thread;
+    const struct job *job = context;
+    const struct heads *h = job->h;
+    const struct attention_head *l = &h->layout[head];
+    int c = h->head_dim;
+    const float *weight = job->weight + (int64_t)head * c * h->width;
+    for (int64_t j = 0; j < count_of(h, head); j++) {
+        float *out = job->out + l->offset + j * l->stride;
+        dot_rows(c, (int)h->width, job->x + row_of(l, j) * h->width, weight, h->width, false, out);
+        for (int i = 0; job->bias && i < c; i++)
+            out[i] += job->bias[head * c + i];
+    }
+}
+
+static void scatter_few_task(void *context, int task, int thread)
+{
+    (void)thread;
+    const struct job *job = context;
+    const struct heads *h = job->h;
+    int64_t first = task * (int64_t)FEW_WIDTH, wide = (int64_t)h->heads * h->head_dim;
+    int n = h->width - first < FEW_WIDTH ? (int)(h->width - first) : FEW_WIDTH;
+    for (int64_t token = 0; !job->add && token < h->rows; token++)
+        memset(job->out + token * h->width + first, 0, (size_t)n * sizeof *job->out);
+    for (int head = 0; head < h->heads; head++) {
+        const struct attention_head *l = &h->layout[head];
+        const float *weight = job->weight + first * wide + (int64_t)head * h->head_dim;
+        for (int64_t j = 0; j < count_of(h, head); j++)
+            dot_rows(n, h->head_dim, job->in + l->offset + j * l->stride, weight, wide, true,
+                     job->out + row_of(l, j) * h->width + first);
+    }
+}
+
 void heads_gather(struct threads *pool, const struct heads *h, enum heads_weight form, const float *weight, const float *bias,
                   const float *x, float *out)
 {
     struct job job = {.h = h, .form = form, .weight = weight, .bias = bias, .x = x, .transposed = true, .out = out};
+    if (h->rows < FEW_ROWS && form == HEADS_ROWS) {
+        threads_run(pool, h->heads, gather_few_task, &job);
+        return;
+    }
     threads_run(pool, h->heads, pack_task, &job);
     int64_t most = 0;
     for (int i = 0; i < h->heads; i++)
@@ -133,6 +189,10 @@ void heads_scatter(struct threads *pool, const struct heads *h, enum heads_weigh
                    bool add, float *out)
 {
     struct job job = {.h = h, .form = form, .weight = weight, .in = in, .add = add, .out = out};
+    if (h->rows < FEW_ROWS && form == HEADS_COLUMNS) {
+        threads_run(pool, (int)((h->width + FEW_WIDTH - 1) / FEW_WIDTH), scatter_few_task, &job);
+        return;
+    }
     threads_run(pool, h->heads, pack_task, &job);
     threads_run(pool, (int)((h->rows + TOKEN_BLOCK - 1) / TOKEN_BLOCK), scatter_task, &job);
 }
