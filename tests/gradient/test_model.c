@@ -152,6 +152,39 @@ static void packed_is_unpacked(void **state)
 }
 
 /* Bit for bit: threads, recomputation, what was in the scratch before, and the loss without gradient. */
+/* The last layer computes only rows with a target: loss and gradients are those of computing all, which targets of no weight
+ * ask for. */
+static void last_layer_computes_what_is_read(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int checkpointing = 0; checkpointing < 2; checkpointing++) {
+            struct fixture f;
+            struct loss_sums some, all;
+            fixture_open(&f, config_of(kinds[kind].type, kinds[kind].tied), 2, checkpointing);
+            struct batch batch = rows_of(20, 5, 90);
+            int without = 0;
+            for (int i = 0; i < batch.n_tokens; i++)
+                without += batch.targets[i] < 0;
+            assert_true(without * 10 > batch.n_tokens * 2); /* enough to leave out */
+            gradient(&f, &batch, &some);
+            float *kept = test_malloc((size_t)f.table.values * sizeof *kept);
+            memcpy(kept, f.gradients, (size_t)f.table.values * sizeof *kept);
+            for (int i = 0; i < batch.n_tokens; i++)
+                if (batch.targets[i] < 0) {
+                    batch.targets[i] = 3;
+                    batch.weights[i] = 0;
+                }
+            gradient(&f, &batch, &all);
+            assert_true(fabs(some.loss - all.loss) < 1e-5 * all.loss && some.weight == all.weight);
+            double *wanted = doubles_of(f.gradients, f.table.values);
+            assert_near("gradients", kept, wanted, f.table.values, 1e-5);
+            test_free(wanted), test_free(kept);
+            batch_free(&batch);
+            fixture_close(&f);
+        }
+}
+
 static void nothing_changes_a_bit(void **state)
 {
     (void)state;
@@ -430,8 +463,9 @@ static void flops_are_counted(void **state)
     struct model_config config = config_of(MODEL_LLAMA, true);
     struct batch batch = rows_of(0, 1, 2); /* one row of two tokens, the second is its end */
     assert_int_equal(batch.n_tokens, 2);
-    double layer = 24 * 32 + 2 * 24 * 16 + 32 * 24 + 3 * 24 * 40;
-    double wanted = 6 * (3 * 2 * layer + 24 * 50) + 3 * 12 * 32 * 3.0;
+    double keys = 2 * 24 * 16, rest = 24 * 32 + 32 * 24 + 3 * 24 * 40;
+    /* the last layer computes the first token alone, but for its keys and values: the other has no target */
+    double wanted = 6 * (3 * 2 * keys + 5 * rest + 24 * 50) + 12 * 32 * (2 * 3 + 1.0);
     assert_true(fabs(model_step_flops(&config, &batch) - wanted) < 0.5);
     batch_free(&batch);
 }
@@ -441,6 +475,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(differences_of_the_loss),
         cmocka_unit_test(packed_is_unpacked),
+        cmocka_unit_test(last_layer_computes_what_is_read),
         cmocka_unit_test(nothing_changes_a_bit),
         cmocka_unit_test(head_tiles_add_up),
         cmocka_unit_test(gradients_are_ready_when_announced),

@@ -332,7 +332,7 @@ static void rows(void **state)
     assert_ok(decisions_make(&c, 3, at, NULL, NULL, task, &d, &err), &err);
     for (int threads = 1; threads <= 3; threads++) {
         assert_ok(threads_create(threads, &pool, &err), &err);
-        assert_ok(row_lists_make(pool, &d, 3, on, &lists, &err), &err);
+        assert_ok(row_lists_make(pool, &d, 3, on, NULL, &lists, &err), &err);
         assert_true(lists.all[0] == 1 && lists.all[1] == 0 && lists.all[2] == 0);
         assert_true(row_lists_count(&lists, 0) == 100 && row_lists_count(&lists, 1) == 6 && row_lists_count(&lists, 2) == 64);
         for (int i = 0; i < 100; i++)
@@ -361,8 +361,8 @@ static enum status make_all(struct error *err)
     TRY_OR(done, status, decisions_make(&c, 1, (int32_t[]){0, 10}, NULL, NULL, (int32_t[]){0}, &d, err));
     TRY_OR(done, status, decisions_make(&c, 2, (int32_t[]){0, 100, 300}, NULL, NULL, (int32_t[]){0, 0}, &d, err));
     assert_int_equal(d.of_token[299], 299);
-    TRY_OR(done, status, row_lists_make(pool, &d, 2, on, &lists, err));
-    TRY_OR(done, status, row_lists_make(pool, &d, 3, on, &lists, err));
+    TRY_OR(done, status, row_lists_make(pool, &d, 2, on, NULL, &lists, err));
+    TRY_OR(done, status, row_lists_make(pool, &d, 3, on, NULL, &lists, err));
     TRY_OR(done, status, loar_memory_create(WIDTH, HEADS, &memory, err));
     assert_true(memory.sum && memory.on && memory.gate);
 done:

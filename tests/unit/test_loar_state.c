@@ -155,7 +155,7 @@ static void averages(void **state)
         values[i] = (float)(i % 5);
     for (int threads = 1; threads <= 3; threads++) {
         struct threads *pool = pool_of(threads);
-        assert_ok(row_lists_make(pool, &four, HEADS, on, &lists, &err), &err);
+        assert_ok(row_lists_make(pool, &four, HEADS, on, NULL, &lists, &err), &err);
         float packed[8 * HEADS * C];
         int64_t offsets[HEADS], at = 0;
         for (int h = 0; h < HEADS; h++) {

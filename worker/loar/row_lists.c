@@ -21,7 +21,7 @@ static enum status reserve(void *array, size_t *capacity, size_t count, size_t s
 
 struct listing {
     const struct decisions *decisions;
-    const uint8_t *on;
+    const uint8_t *on, *wanted;
     struct row_lists *out;
 };
 
@@ -36,16 +36,17 @@ static void list_head(void *context, int h, int thread)
     for (int b = 0; b < d->n_sequences; b++) {
         bounds[b] = at;
         for (int m = d->of_sequence[b]; m < d->of_sequence[b + 1]; m++)
-            if (a->on[m * (int64_t)out->heads + h])
+            if (!a->on || a->on[m * (int64_t)out->heads + h])
                 for (int32_t row = d->items[m].first; row < d->items[m].end; row++)
-                    rows[at++] = row;
+                    if (!a->wanted || a->wanted[row])
+                        rows[at++] = row;
     }
     bounds[d->n_sequences] = at;
     out->all[h] = at == out->n_tokens;
 }
 
 enum status row_lists_make(struct threads *pool, const struct decisions *decisions, int heads, const uint8_t *on,
-                           struct row_lists *out, struct error *err)
+                           const uint8_t *wanted, struct row_lists *out, struct error *err)
 {
     size_t h = (size_t)heads, n = (size_t)decisions->n_tokens, b = (size_t)decisions->n_sequences + 1;
     TRY(reserve(&out->rows, &out->rows_capacity, h * n, sizeof *out->rows, err));
@@ -54,7 +55,7 @@ enum status row_lists_make(struct threads *pool, const struct decisions *decisio
     out->heads = heads;
     out->n_sequences = decisions->n_sequences;
     out->n_tokens = decisions->n_tokens;
-    struct listing a = {decisions, on, out};
+    struct listing a = {decisions, on, wanted, out};
     threads_run(pool, heads, list_head, &a);
     return STATUS_OK;
 }

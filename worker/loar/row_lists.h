@@ -20,9 +20,9 @@ struct row_lists {
     size_t rows_capacity, bounds_capacity, heads_capacity;
 };
 
-/* on: [M][H]. Memory is reused. */
+/* on: [M][H], NULL: every head runs. wanted: [N], rows where it is 0 are left out; NULL: none. Memory is reused. */
 enum status row_lists_make(struct threads *pool, const struct decisions *decisions, int heads, const uint8_t *on,
-                           struct row_lists *out, struct error *err);
+                           const uint8_t *wanted, struct row_lists *out, struct error *err);
 void row_lists_free(struct row_lists *lists);
 
 static inline const int32_t *row_lists_of(const struct row_lists *lists, int head)

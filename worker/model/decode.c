@@ -55,14 +55,14 @@ static enum status fill_cache(const struct model *model, struct kv_cache *cache,
     cache->layer = mem_alloc(layers, sizeof *cache->layer);
     cache->cached = mem_alloc(layers, sizeof *cache->cached);
     cache->positions = mem_alloc((size_t)cache->capacity, sizeof *cache->positions);
-    cache->memories = model->routing ? mem_alloc(layers, sizeof *cache->memories) : NULL;
-    if (!cache->layer || !cache->cached || !cache->positions || (model->routing && !cache->memories))
+    cache->memories = c->loar ? mem_alloc(layers, sizeof *cache->memories) : NULL;
+    if (!cache->layer || !cache->cached || !cache->positions || (c->loar && !cache->memories))
         FAIL(err, STATUS_NOMEM, "no memory for a cache of %d positions in %d layers", cache->capacity, c->layers);
     for (int i = 0; i < cache->capacity; i++)
         cache->positions[i] = i;
     for (int i = 0; i < c->layers; i++) {
         TRY(create_layer(c, i, cache, err));
-        if (model->routing)
+        if (c->loar)
             TRY(loar_memory_create(c->width, c->heads, &cache->memories[i], err));
     }
     return STATUS_OK;
@@ -184,8 +184,7 @@ static enum status decode_piece(struct model *m, const float *values, struct kv_
         .counters = &m->counters,
     };
     counters_resume(&m->counters);
-    if (m->routing)
-        TRY(routing_begin(m->routing, c, 1, (int32_t[]){0, n}, &cache->length, &cache->prompt, &cache->task, err));
+    TRY(routing_begin(m->routing, c, 1, (int32_t[]){0, n}, &cache->length, &cache->prompt, &cache->task, err));
     TRY(model_attention_reserve(m, &pass.attention, false, err));
     use_cache(cache, n);
     cache->length += n;

@@ -57,8 +57,7 @@ static enum status model_fill(struct model *m, const struct params *table, struc
     TRY(plan_make(&m->config, table, &m->plan, err));
     const struct loar_plan *loar = m->config.loar;
     TRY(counters_create(loar ? m->config.layers : 0, loar ? loar->config.n_tasks : 0, m->config.heads, &m->counters, err));
-    if (loar)
-        TRY(routing_create(&m->config, &m->routing, err));
+    TRY(routing_create(&m->config, &m->routing, err));
     int half = (int)(m->config.head_dim / 2);
     m->table = mem_alloc(1, sizeof *m->table);
     m->frequencies = mem_alloc((size_t)half, sizeof *m->frequencies);
@@ -109,8 +108,6 @@ void model_free(struct model *model)
 void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw)
 {
     struct routing *r = model->routing;
-    if (!r)
-        return;
     r->scheduled = schedule != NULL;
     if (schedule)
         r->schedule = *schedule;
@@ -120,8 +117,7 @@ void model_set_schedule(struct model *model, const struct loar_schedule *schedul
 
 void model_keep_routing(struct model *model, bool keep)
 {
-    if (model->routing)
-        model->routing->keeps = keep;
+    model->routing->keeps = keep && model->config.loar;
 }
 
 struct counters *model_counters(struct model *model)
@@ -155,7 +151,7 @@ enum status model_attention_reserve(struct model *m, struct attention *a, bool b
 {
     int threads = threads_count(m->pool);
     size_t values = attention_scratch_values(a, threads, backward);
-    if (m->routing) { /* projections and attention take turns */
+    if (m->routing->plan || m->routing->picks) { /* projections and attention take turns */
         struct heads heads = {.heads = a->heads, .head_dim = a->head_dim, .width = m->config.width};
         size_t more = heads_scratch_values(&heads, threads);
         values = more > values ? more : values;
@@ -189,9 +185,11 @@ static enum status begin_routing(struct model *m, const struct batch *batch, str
     return st;
 }
 
-static enum status pass_begin(struct model *m, const struct batch *batch, enum workspace_use use, int64_t head_rows,
+/* supervised: rows that the loss reads; 0: all rows are wanted, without a loss. */
+static enum status pass_begin(struct model *m, const struct batch *batch, enum workspace_use use, int64_t supervised,
                               const float *values, float *gradients, struct pass *out, struct error *err)
 {
+    int64_t head_rows = supervised ? supervised : batch->n_tokens;
     TRY(forward_check_ids(&m->config, batch->tokens, batch->n_tokens, 0, "token id", err));
     int64_t positions = 0;
     for (int s = 0; s < batch->n_sequences; s++) {
@@ -221,8 +219,11 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
         .counters = &m->counters,
     };
     counters_resume(&m->counters);
-    if (m->routing)
-        TRY(begin_routing(m, batch, err));
+    TRY(begin_routing(m, batch, err));
+    if (supervised) {
+        head_choose(batch, &m->workspace);
+        TRY(routing_pick(m->routing, c, batch->n_sequences, batch->starts, m->workspace.rows, supervised, &out->n_picked, err));
+    }
     counters_lap(&m->counters, MODEL_PART_ROUTER);
     return model_attention_reserve(m, &out->attention, use == WORKSPACE_BACKWARD, err);
 }
@@ -284,7 +285,6 @@ enum status model_gradient(struct model *m, const float *values, const struct ba
     TRY(pass_begin(m, batch, WORKSPACE_BACKWARD, supervised, values, gradients, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
     TRY(routing_end(m->routing, err));
-    head_choose(batch, &m->workspace);
     head_loss(&pass, &m->plan, stream, supervised, batch, sums);
     if (!isfinite(sums->loss))
         return numeric_explain(m, values, pass.n, sums->loss, true, err);
@@ -312,7 +312,6 @@ enum status model_loss(struct model *m, const float *values, const struct batch 
     TRY(pass_begin(m, batch, WORKSPACE_FORWARD, supervised, values, NULL, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
     TRY(routing_end(m->routing, err));
-    head_choose(batch, &m->workspace);
     head_loss(&pass, &m->plan, stream, supervised, batch, sums);
     if (!isfinite(sums->loss))
         return numeric_explain(m, values, pass.n, sums->loss, false, err);
@@ -323,7 +322,7 @@ enum status model_logits(struct model *m, const float *values, const struct batc
                          struct error *err)
 {
     struct pass pass;
-    TRY(pass_begin(m, batch, WORKSPACE_FORWARD, batch->n_tokens, values, NULL, &pass, err));
+    TRY(pass_begin(m, batch, WORKSPACE_FORWARD, 0, values, NULL, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
     TRY(routing_end(m->routing, err));
     head_logits(&pass, &m->plan, stream, 0, pass.n, logits);
@@ -332,13 +331,17 @@ enum status model_logits(struct model *m, const float *values, const struct batc
 
 double model_step_flops(const struct model_config *c, const struct batch *batch)
 {
-    double wide = (double)c->heads * (double)c->head_dim, narrow = (double)c->kv_heads * (double)c->head_dim;
-    double layer = (double)c->width * (2 * wide + 2 * narrow + 3 * (double)c->hidden);
-    double head = (double)c->width * (double)c->vocab * (double)count_supervised(batch);
-    double pairs = 0;
-    for (int s = 0; s < batch->n_sequences; s++) {
-        double length = batch->starts[s + 1] - batch->starts[s];
-        pairs += length * (length + 1) / 2;
-    }
-    return 6 * (c->layers * layer * batch->n_tokens + head) + 12.0 * c->layers * wide * pairs;
+    double d = (double)c->width, wide = (double)c->heads * (double)c->head_dim, narrow = (double)c->kv_heads * (double)c->head_dim;
+    int64_t supervised = count_supervised(batch);
+    bool picks = routing_picks(supervised, batch->n_tokens);
+    double rows = picks ? (double)supervised : batch->n_tokens, pairs = 0, last_pairs = 0; /* of the last layer */
+    for (int s = 0; s < batch->n_sequences; s++)
+        for (int i = batch->starts[s]; i < batch->starts[s + 1]; i++) {
+            pairs += i - batch->starts[s] + 1;
+            last_pairs += picks && batch->targets[i] < 0 ? 0 : i - batch->starts[s] + 1;
+        }
+    double computed = (c->layers - 1) * (double)batch->n_tokens + rows;
+    double linear = computed * d * (2 * wide + 3 * (double)c->hidden) + c->layers * (double)batch->n_tokens * d * 2 * narrow;
+    double head = d * (double)c->vocab * (double)supervised;
+    return 6 * (linear + head) + 12.0 * wide * ((c->layers - 1) * pairs + last_pairs);
 }

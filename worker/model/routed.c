@@ -14,13 +14,14 @@ enum status routing_create(const struct model_config *c, struct routing **out, s
 {
     const struct loar_plan *plan = c->loar;
     const struct loar_shape shape = model_shape(c);
-    TRY(loar_check(&plan->config, &shape, plan->layers, c->layers, err));
+    if (plan)
+        TRY(loar_check(&plan->config, &shape, plan->layers, c->layers, err));
     struct routing *r = mem_alloc(1, sizeof *r);
     if (!r)
         FAIL(err, STATUS_NOMEM, "no memory for the routing of %d layers", c->layers);
     r->plan = plan;
     r->layers = mem_alloc((size_t)c->layers, sizeof *r->layers);
-    size_t tasks = (size_t)plan->config.n_tasks;
+    size_t tasks = plan ? (size_t)plan->config.n_tasks : 1;
     r->threshold = mem_alloc(tasks * (size_t)c->heads, sizeof *r->threshold);
     r->offsets = mem_alloc((size_t)c->heads, sizeof *r->offsets);
     r->multiplier = mem_alloc(tasks, sizeof *r->multiplier);
@@ -57,7 +58,7 @@ void routing_free(struct routing *r, int layers)
         mem_free(r->layers[i].layout);
     }
     decisions_free(&r->decisions);
-    void *const blocks[] = {r->layers, r->positions, r->delta, r->dgate, r->dz, r->stand_in, r->vectors, r->sums,
+    void *const blocks[] = {r->layers, r->wanted, r->positions, r->delta, r->dgate, r->dz, r->stand_in, r->vectors, r->sums,
                             r->threshold, r->multiplier, r->settings, r->budgets, r->offsets};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         mem_free(blocks[i]);
@@ -83,10 +84,11 @@ static enum status reserve(struct routing *r, const struct model_config *c, stru
     if (n > r->tokens) {
         r->tokens = 0;
         TRY(renew(&r->positions, n * h, sizeof *r->positions, err));
+        TRY(renew(&r->wanted, n, sizeof *r->wanted, err));
         TRY(renew(&r->delta, n * h, sizeof *r->delta, err));
         r->tokens = n;
     }
-    if (m <= r->count)
+    if (m <= r->count || !r->plan)
         return STATUS_OK;
     r->count = 0;
     TRY(renew(&r->dgate, m * h, sizeof *r->dgate, err));
@@ -111,20 +113,66 @@ enum status routing_begin(struct routing *r, const struct model_config *config, 
                           const int32_t *earlier, const int32_t *prompts, const int32_t *tasks, struct error *err)
 {
     r->status = STATUS_OK;
+    r->picks = false;
+    if (!r->plan)
+        return STATUS_OK;
     TRY(decisions_make(&r->plan->config, n_sequences, starts, earlier, prompts, tasks, &r->decisions, err));
     return reserve(r, config, err);
 }
 
+/* One decision per sequence, for the lists of a model that routes nothing. */
+static enum status decide_nothing(struct routing *r, int n_sequences, const int32_t *starts, struct error *err)
+{
+    static const struct loar_config config = {.feature = LOAR_PROMPT_MEAN, .granularity = LOAR_BY_SEQUENCE, .n_tasks = 1};
+    int32_t *zeros = mem_alloc((size_t)n_sequences, sizeof *zeros);
+    if (!zeros)
+        FAIL(err, STATUS_NOMEM, "no memory for the rows of %d sequences", n_sequences);
+    enum status st = decisions_make(&config, n_sequences, starts, NULL, zeros, zeros, &r->decisions, err);
+    mem_free(zeros);
+    return st;
+}
+
+enum status routing_pick(struct routing *r, const struct model_config *c, int n_sequences, const int32_t *starts,
+                         const int32_t *rows, int64_t count, int64_t *picked, struct error *err)
+{
+    int64_t n = starts[n_sequences];
+    *picked = 0;
+    if (!routing_picks(count, n))
+        return STATUS_OK;
+    if (!r->plan) {
+        TRY(decide_nothing(r, n_sequences, starts, err));
+        TRY(reserve(r, c, err));
+    }
+    memset(r->wanted, 0, (size_t)n);
+    for (int64_t i = 0; i < count; i++)
+        r->wanted[rows[i]] = 1;
+    r->picks = true;
+    *picked = count;
+    return STATUS_OK;
+}
+
 enum status routing_end(const struct routing *r, struct error *err)
 {
-    if (r && r->status != STATUS_OK)
+    if (r->status != STATUS_OK)
         *err = r->err;
-    return r ? r->status : STATUS_OK;
+    return r->status;
 }
 
 static const struct loar_layer *shape_of(const struct pass *p, const struct layer_places *at)
 {
-    return p->routing ? &p->routing->plan->layers[at->layer] : NULL;
+    return p->routing->plan ? &p->routing->plan->layers[at->layer] : NULL;
+}
+
+static bool is_routed(const struct pass *p, const struct layer_places *at)
+{
+    const struct loar_layer *shape = shape_of(p, at);
+    return shape && shape->routed && p->routing->status == STATUS_OK;
+}
+
+/* The rows that the layer computes, or NULL for all. */
+static const uint8_t *wanted_of(const struct pass *p, const struct layer_places *at)
+{
+    return p->routing->picks && at->layer == p->config->layers - 1 ? p->routing->wanted : NULL;
 }
 
 struct attention routed_attention(const struct pass *p, const struct layer_places *at)
@@ -183,16 +231,17 @@ static void set_tasks(const struct pass *p, const struct layer_places *at)
 
 static bool is_soft(const struct pass *p)
 {
-    return p->routing->plan->config.gate == LOAR_SOFT;
+    return p->routing->plan && p->routing->plan->config.gate == LOAR_SOFT;
 }
 
 /* The compact rows of all heads behind each other. Soft gates below the full budget are factors even where all run. */
-static void lay_out(const struct pass *p, struct layer_routing *l)
+static void lay_out(const struct pass *p, bool routed, struct layer_routing *l)
 {
     const struct model_config *c = p->config;
     int64_t at = 0;
     l->all = true;
-    for (int t = 0; is_soft(p) && t < p->routing->plan->config.n_tasks; t++)
+    l->gated = routed && is_soft(p);
+    for (int t = 0; l->gated && t < p->routing->plan->config.n_tasks; t++)
         l->all = l->all && p->routing->budgets[t] >= 1;
     for (int h = 0; h < c->heads; h++) {
         l->layout[h] = (struct attention_head){at, c->head_dim, l->lists.all[h] ? NULL : row_lists_of(&l->lists, h),
@@ -202,29 +251,37 @@ static void lay_out(const struct pass *p, struct layer_routing *l)
     }
 }
 
+/* Heads of the routed layer: on, gate. */
+static enum status choose_heads(const struct pass *p, const struct layer_places *at, const float *normed, struct layer_routing *l)
+{
+    struct routing *r = p->routing;
+    const struct loar_shape model = model_shape(p->config);
+    struct router router = loar_router(&r->plan->config, &model, &at->router, p->values);
+    struct loar_memory *memory = p->memories ? &p->memories[at->layer] : NULL;
+    set_tasks(p, at);
+    features_forward(p->pool, &r->plan->config, &r->decisions, p->config->width, normed, memory, l->f);
+    router_forward(p->pool, &router, &r->decisions, l->f, l->hidden, l->z);
+    return policy_choose(p->pool, r->settings, &r->decisions, l->z, memory, l->on, l->gate, &r->err);
+}
+
 struct layer_routing *routed_choose(const struct pass *p, const struct layer_places *at, const float *normed)
 {
     struct routing *r = p->routing;
-    const struct loar_layer *shape = shape_of(p, at);
-    if (!shape || !shape->routed || r->status != STATUS_OK)
-        return NULL;
+    const uint8_t *wanted = wanted_of(p, at);
     struct layer_routing *l = &r->layers[at->layer];
-    if (r->keeps)
+    bool routed = is_routed(p, at);
+    if ((!routed && !wanted) || r->status != STATUS_OK)
+        return NULL;
+    if (routed && r->keeps)
         return l;
-    const struct model_config *c = p->config;
-    const struct loar_shape model = model_shape(c);
-    struct router router = loar_router(&r->plan->config, &model, &at->router, p->values);
-    set_tasks(p, at);
-    struct loar_memory *memory = p->memories ? &p->memories[at->layer] : NULL;
-    features_forward(p->pool, &r->plan->config, &r->decisions, c->width, normed, memory, l->f);
-    router_forward(p->pool, &router, &r->decisions, l->f, l->hidden, l->z);
-    r->status = policy_choose(p->pool, r->settings, &r->decisions, l->z, memory, l->on, l->gate, &r->err);
+    if (routed)
+        r->status = choose_heads(p, at, normed, l);
     if (r->status == STATUS_OK)
-        r->status = row_lists_make(p->pool, &r->decisions, c->heads, l->on, &l->lists, &r->err);
+        r->status = row_lists_make(p->pool, &r->decisions, p->config->heads, routed ? l->on : NULL, wanted, &l->lists, &r->err);
     if (r->status != STATUS_OK)
         return NULL;
-    lay_out(p, l);
-    if (p->counters) {
+    lay_out(p, routed, l);
+    if (p->counters && routed) {
         struct routing_counts counts = counters_routing(p->counters);
         routing_counts_add(&counts, at->layer, &r->decisions, l->on);
     }
@@ -233,8 +290,8 @@ struct layer_routing *routed_choose(const struct pass *p, const struct layer_pla
 
 struct layer_routing *routed_chosen(const struct pass *p, const struct layer_places *at)
 {
-    const struct loar_layer *shape = shape_of(p, at);
-    return shape && shape->routed && p->routing->status == STATUS_OK ? &p->routing->layers[at->layer] : NULL;
+    bool chose = is_routed(p, at) || (wanted_of(p, at) && p->routing->status == STATUS_OK);
+    return chose ? &p->routing->layers[at->layer] : NULL;
 }
 
 static struct heads heads_of(const struct pass *p, const struct layer_routing *r)
@@ -278,7 +335,7 @@ static void apply_gates(const struct pass *p, const struct layer_routing *r, flo
 void routed_output(const struct pass *p, const struct layer_places *at, struct layer_routing *r, float *attended, float *out)
 {
     struct heads heads = heads_of(p, r);
-    if (is_soft(p))
+    if (r->gated)
         apply_gates(p, r, attended);
     heads_scatter(p->pool, &heads, HEADS_COLUMNS, p->values + at->o, attended, false, out);
 }
@@ -291,7 +348,7 @@ void routed_output_backward(const struct pass *p, const struct layer_places *at,
     heads_gather(p->pool, &heads, HEADS_COLUMNS, p->values + at->o, NULL, dy, dattended);
     heads_weight_gradient(p->pool, &heads, HEADS_COLUMNS, attended, dy, p->gradients + at->o);
     attention_delta(p->pool, attention, attended, dattended, delta); /* of gated outputs: the same number */
-    if (is_soft(p))
+    if (r->gated)
         apply_gates(p, r, dattended);
 }
 
@@ -356,6 +413,8 @@ static void track(const struct pass *p, const struct layer_places *at, const str
 void routed_router_backward(const struct pass *p, const struct layer_places *at, const struct layer_routing *l,
                             const float *attended, const float *delta, const float *dy)
 {
+    if (!is_routed(p, at))
+        return;
     struct routing *r = p->routing;
     const struct model_config *c = p->config;
     const struct loar_shape shape = model_shape(c);

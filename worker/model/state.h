@@ -47,6 +47,7 @@ struct workspace {
     float *act;                /* [N][F] */
     float *dx, *dnormed;       /* [N][D] */
     float *dattended, *dq, *dk, *dv, *delta;
+    float *picked[3];          /* [rows of the head][D] of the last layer's MLP */
     struct attention_segment *segments; /* [B] */
     /* Head, in tiles of tile_rows tokens. */
     int64_t tile_rows;
@@ -76,11 +77,15 @@ struct layer_routing {
     struct row_lists lists;
     struct attention_head *layout; /* [H] of the compact rows */
     bool all;              /* every head computes every row: the layer runs as a dense one */
+    bool gated;            /* gates are factors */
 };
 
-/* Routing of a whole model: decisions of the batch in work, and scratch that layers share. */
+/* Which rows the heads of each layer compute: what routers decided about the batch in work, and in the last layer only those
+ * whose result the loss reads. Also scratch that layers share. */
 struct routing {
-    const struct loar_plan *plan;
+    const struct loar_plan *plan; /* NULL: nothing is routed */
+    uint8_t *wanted;             /* [N] the last layer's rows that are read; where `picks` holds */
+    bool picks;
     struct loar_schedule schedule;
     int64_t step;
     uint64_t draw;               /* exploration */
@@ -107,7 +112,7 @@ struct model {
     struct plan plan;
     struct threads *pool;
     struct workspace workspace;
-    struct routing *routing;  /* NULL in a dense model */
+    struct routing *routing;
     struct counters counters;
     float *attention_scratch; /* [attention_values] */
     size_t attention_values;
@@ -141,7 +146,8 @@ struct pass {
     const int32_t *positions;
     const float *cosine, *sine;
     struct attention attention;
-    struct routing *routing;        /* NULL in a dense model */
+    struct routing *routing;
+    int64_t n_picked;               /* rows that the last layer computes, workspace->rows; 0: all */
     const struct cached_layer *cached; /* [L] while decoding, else NULL */
     struct counters *counters;
     struct loar_memory *memories;   /* [L] of the one sequence that goes on; NULL where all sequences begin */

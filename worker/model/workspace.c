@@ -103,6 +103,8 @@ static size_t lay(struct workspace *w, const struct need *need)
     w->segments = take(&at, need->sequences, sizeof *w->segments);
     if (need->use == WORKSPACE_BACKWARD)
         lay_backward(&at, need, w);
+    for (int i = 0; i < 3 && need->head_rows < need->n; i++)
+        w->picked[i] = i == 0 || need->use == WORKSPACE_BACKWARD ? take_floats(&at, need->head_rows * c->width) : NULL;
     lay_head(&at, need, w);
     return at.used;
 }

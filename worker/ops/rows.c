@@ -27,9 +27,11 @@ static void gather_task(void *context, int task, int thread)
     (void)thread;
     const struct rows *a = context;
     for (int64_t row = task * (int64_t)TASK_ROWS; row < end_of(task, a->n); row++) {
-        const float *x = a->x + a->rows[row] * a->width, *delta = a->delta + a->rows[row] * a->width;
-        for (int64_t i = 0; i < a->width; i++)
-            a->out[row * a->width + i] = x[i] + delta[i];
+        const float *x = a->x + a->rows[row] * a->width;
+        float *out = a->out + row * a->width;
+        memcpy(out, x, (size_t)a->width * sizeof *out);
+        for (int64_t i = 0; a->delta && i < a->width; i++)
+            out[i] += a->delta[a->rows[row] * a->width + i];
     }
 }
 

@@ -6,7 +6,7 @@
 
 #include "common/threads.h"
 
-/* out[N][D] = x[rows[i]] + delta[rows[i]] */
+/* out[N][D] = x[rows[i]] + delta[rows[i]]; delta NULL: x alone */
 void rows_gather_sum(struct threads *pool, int64_t n, int64_t width, const int32_t *rows, const float *x,
                      const float *delta, float *out);
 /* out[rows[i]] = in[N][D]; rows differ from each other. */
