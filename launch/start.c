@@ -7,6 +7,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "launch/loar_block.h"
 #include "worker/model/import.h"
 
 static bool wants_resume(const struct options *o)
@@ -124,6 +125,16 @@ static enum status fill_parameters(struct start *s, const struct options *o, con
     return STATUS_OK;
 }
 
+/* Rows of a task that was not trained are routed as the default one, which is said once. */
+static void note_tasks(struct start *s, const struct options *o)
+{
+    const struct dataset *train = &s->run.train, *eval = &s->run.eval;
+    for (int i = 0; s->run.config.loar && i < eval->n_parts; i++)
+        if (eval->parts[i].task >= train->n_tasks)
+            text_printf(&s->notes, "evaluation set %s has task %s, which no data set trains: routed as %s\n", eval->parts[i].name,
+                        eval->tasks[eval->parts[i].task], train->tasks[loar_block_default_task(o)]);
+}
+
 static enum status make_schedule(struct start *s, const struct options *o, struct error *err)
 {
     enum schedule_type type;
@@ -157,6 +168,7 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     int64_t wanted = o->ps.threads > 0 ? o->ps.threads : o->threads;
     TRY(threads_create(run_threads(wanted, ranks_on_node), &s->pool, err));
     TRY(run_load(o, s->pool, &s->run, err));
+    note_tasks(s, o);
     TRY(run_plan(&s->run, s->slots, err));
     s->total_steps = run_total_steps(&s->run);
     if (*snapshot && s->meta.step >= s->total_steps)
