@@ -25,6 +25,9 @@ static const char usage[] =
     "        modchain  --ops 8 operations modulo --mod 7, value after each; --worded: in words\n"
     "        cups      --swaps 4 exchanges of --cups 5 cups, the row after each\n"
     "        mult      --digits 3 times as many, partial products and sums, lowest digit first\n"
+    "        recall    the digits behind --queries 4 of --pairs 4 capitals that lie anywhere in --length 256 characters; a\n"
+    "                  row's `distance` says how far back. Without --merges a character is a token, and a max_length of\n"
+    "                  length + 4 queries + 16 holds every row with the chat template plain or deepseek-r1\n"
     "  --rows N          how many; no question comes twice while there are new ones\n"
     "  --seed S          another number gives other rows (default 0)\n"
     "  --out FILE        default: standard output\n"
@@ -106,7 +109,7 @@ static enum status set_make(struct make_request *request, const char *name, cons
         const char *name;
         int *place;
     } numbers[] = {{"length", &s->length}, {"ops", &s->ops}, {"mod", &s->mod}, {"swaps", &s->swaps}, {"cups", &s->cups},
-                   {"digits", &s->digits}};
+                   {"digits", &s->digits}, {"pairs", &s->pairs}, {"queries", &s->queries}};
     int64_t number = 0;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!strcmp(numbers[i].name, name)) {
@@ -138,7 +141,7 @@ static enum status set_make(struct make_request *request, const char *name, cons
 
 static enum status parse_make(int argc, char **argv, struct make_request *out, struct error *err)
 {
-    *out = (struct make_request){.demo.settings = demo_defaults(), .merges = -1};
+    *out = (struct make_request){.merges = -1};
     for (int i = 1; i < argc; i++) {
         char name[64];
         const char *value;

@@ -7,10 +7,12 @@
 #include "common/memory.h"
 #include "worker/data/demo/demo.h"
 #include "worker/data/jsonl.h"
+#include "worker/data/template.h"
+#include "worker/data/tokenizer.h"
 
 static struct demo_request request_for(const char *task, int64_t rows)
 {
-    struct demo_request request = {.settings = demo_defaults(), .rows = rows, .seed = 3};
+    struct demo_request request = {.rows = rows, .seed = 3};
     struct error err;
     assert_ok(demo_find(task, &request.task, &err), &err);
     return request;
@@ -42,7 +44,7 @@ static int solve_all(const struct text *lines, solver *solve)
             return rows;
         struct json *row;
         assert_ok(jsonl_parse(&reader, &record, &row, &err), &err);
-        assert_int_equal(json_count(row), 3);
+        assert_int_equal(json_count(row), json_member(row, "distance") ? 4 : 3);
         char answer[64];
         solve(json_to_string(json_member(row, "question"), NULL), json_to_string(json_member(row, "thought"), NULL), answer);
         assert_string_equal(json_to_string(json_member(row, "answer"), NULL), answer);
@@ -160,6 +162,23 @@ static void solve_mult(const char *question, const char *thought, char *answer)
     answer[6] = '\0';
 }
 
+/* Every letter that is asked for stands once, with a digit behind it. */
+static void solve_recall(const char *question, const char *thought, char *answer)
+{
+    assert_int_equal(strlen(question), 256);
+    const char *asked = strchr(question, '?') + 1;
+    assert_int_equal(strlen(asked), 4);
+    for (; *asked; asked++, thought += 2) {
+        const char *pair = strchr(question, *asked);
+        assert_true(*asked >= 'A' && *asked <= 'Z' && strchr(pair + 1, *asked) == asked);
+        thought += *thought == ' ';
+        assert_memory_equal(thought, pair, 2);
+        *answer++ = pair[1];
+    }
+    assert_int_equal(*thought, '\0');
+    *answer = '\0';
+}
+
 static void answers_are_right(void **state)
 {
     (void)state;
@@ -168,7 +187,7 @@ static void answers_are_right(void **state)
         solver *solve;
         bool worded;
     } cases[] = {{"parity", solve_parity, false}, {"modchain", solve_modchain, false}, {"modchain", solve_worded, true},
-                 {"cups", solve_cups, false}, {"mult", solve_mult, false}};
+                 {"cups", solve_cups, false}, {"mult", solve_mult, false}, {"recall", solve_recall, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct text lines = {0};
         struct demo_request request = request_for(cases[i].task, 500);
@@ -178,6 +197,83 @@ static void answers_are_right(void **state)
         text_free(&lines);
     }
     assert_int_equal(mem_live(), 0);
+}
+
+/* `distance` is where the pair lies, counted back from the sign; all distances are as frequent. */
+static void recall_reaches_back_evenly(void **state)
+{
+    (void)state;
+    enum { ROWS = 1000, BINS = 8, QUERIES = 2 };
+    int bins[BINS] = {0};
+    struct text lines = {0};
+    struct jsonl reader;
+    struct jsonl_record record;
+    struct error err;
+    bool found;
+    struct demo_request request = request_for("recall", ROWS);
+    request.settings.length = 400;
+    request.settings.pairs = 5;
+    request.settings.queries = QUERIES;
+    make(&request, &lines);
+    jsonl_over("demo", lines.data, lines.size, &reader);
+    for (;;) {
+        struct json *row;
+        assert_ok(jsonl_next(&reader, &record, &found, &err), &err);
+        if (!found)
+            break;
+        assert_ok(jsonl_parse(&reader, &record, &row, &err), &err);
+        const char *question = json_to_string(json_member(row, "question"), NULL), *sign = strchr(question, '?');
+        const struct json *distance = json_member(row, "distance");
+        assert_int_equal(strlen(question), 400);
+        assert_int_equal(json_count(distance), QUERIES);
+        for (int i = 0; i < QUERIES; i++) {
+            int64_t far = json_to_int(json_at(distance, (size_t)i));
+            assert_true(sign[-far] == sign[1 + i]);
+            bins[far * BINS / 400]++;
+        }
+        json_free(row);
+    }
+    for (int i = 0; i < BINS; i++) {
+        int mean = ROWS * QUERIES / BINS;
+        if (bins[i] < mean * 7 / 10 || bins[i] > mean * 13 / 10)
+            fail_msg("%d pairs in part %d of %d, %d expected", bins[i], i, BINS, mean);
+    }
+    text_free(&lines);
+}
+
+/* With the tokenizer that lies beside them, rows are as long as the help says. */
+static void recall_fits_its_length(void **state)
+{
+    (void)state;
+    static const struct demo_settings settings[] = {{.length = 256}, {.length = 4000, .pairs = 26, .queries = 26},
+                                                    {.length = 22, .pairs = 4, .queries = 1}, {.length = 6, .pairs = 1, .queries = 1}};
+    static const char *const templates[] = {"plain", "deepseek-r1", "deepseek-v3"};
+    struct text file = {0}, config = {0};
+    struct tokenizer *tokenizer;
+    struct error err;
+    assert_ok(demo_tokenizer("", 0, 0, &file, &config, &err), &err);
+    assert_ok(tokenizer_load_text(file.data, file.size, config.data, config.size, "demo", &tokenizer, &err), &err);
+    for (int i = 0; i < 4 * 3; i++) {
+        struct demo_request request = request_for("recall", 1);
+        struct demo_settings s = settings[i / 3];
+        struct demo_row made = {0};
+        assert_ok(demo_check(request.task, &s, &err), &err);
+        assert_ok(demo_make(request.task, &s, 1, 0, &made, &err), &err);
+        struct message messages[] = {
+            {.role = ROLE_USER, .content = made.question.data, .content_size = made.question.size},
+            {.role = ROLE_ASSISTANT, .content = made.answer.data, .content_size = made.answer.size, .thought = made.thought.data,
+             .thought_size = made.thought.size, .supervised = true}};
+        struct conversation c = {messages, 2, 1};
+        struct row row;
+        assert_ok(template_encode(template_find(templates[i % 3]), tokenizer, &c, &row, &err), &err);
+        assert_int_equal(made.question.size, s.length);
+        assert_true(row.n_tokens > s.length && row.n_tokens <= s.length + 4 * s.queries + 16);
+        row_free(&row);
+        demo_row_free(&made);
+    }
+    tokenizer_free(tokenizer);
+    text_free(&file);
+    text_free(&config);
 }
 
 static void same_seed_same_rows(void **state)
@@ -292,9 +388,19 @@ static void wrong_settings_are_named(void **state)
     request = request_for("parity", 1);
     request.settings.worded = true;
     assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "only modchain");
-    request.settings = demo_defaults();
+    request.settings = (struct demo_settings){0};
     request.settings.ops = 2;
     assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "--ops: only modchain has it, parity does not");
+    request = request_for("cups", 1);
+    request.settings.length = 20;
+    assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "--length: only parity and recall have it");
+    request = request_for("recall", 1);
+    request.settings.queries = 5;
+    assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "there are only 4 pairs to ask for");
+    request.settings = (struct demo_settings){.length = 20};
+    assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "--pairs 4 and --queries 4 needs at least 21");
+    request.settings = (struct demo_settings){.pairs = 27};
+    assert_refused(demo_check(request.task, &request.settings, &err), STATUS_USAGE, &err, "--pairs is 27; recall takes 1 to 26");
     request = request_for("parity", 1);
     request.settings.length = 1;
     request.split = DEMO_EVAL;
@@ -360,12 +466,11 @@ static void tokenizer_files_hold_together(void **state)
     assert_int_equal(mem_live(), 0);
 }
 
-static void memory_may_run_out(void **state)
+static void run_out_of_memory(const char *task, int64_t rows, bool worded)
 {
-    (void)state;
     struct error err;
-    struct demo_request request = request_for("modchain", 60);
-    request.settings.worded = true;
+    struct demo_request request = request_for(task, rows);
+    request.settings.worded = worded;
     bool done = false;
     for (long n = 0; !done; n++) {
         struct text lines = {0}, plain = {0}, file = {0}, config = {0};
@@ -386,10 +491,18 @@ static void memory_may_run_out(void **state)
     }
 }
 
+static void memory_may_run_out(void **state)
+{
+    (void)state;
+    run_out_of_memory("modchain", 60, true);
+    run_out_of_memory("recall", 3, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers_are_right), cmocka_unit_test(same_seed_same_rows),
+        cmocka_unit_test(answers_are_right), cmocka_unit_test(recall_reaches_back_evenly),
+        cmocka_unit_test(recall_fits_its_length), cmocka_unit_test(same_seed_same_rows),
         cmocka_unit_test(training_and_evaluation_are_apart),
         cmocka_unit_test(no_question_twice_while_there_are_new_ones),
         cmocka_unit_test(excluded_questions_never_come), cmocka_unit_test(wrong_settings_are_named),

@@ -24,7 +24,7 @@ static struct threads *pool;
 /* 300 problems in words, and a tokenizer that joins letters, spaces and line breaks of them. */
 static void make_rows(struct text *lines, struct text *plain)
 {
-    struct demo_request request = {.settings = demo_defaults(), .rows = 300, .seed = 5};
+    struct demo_request request = {.rows = 300, .seed = 5};
     int64_t repeated;
     request.settings.worded = true;
     assert_ok(demo_find("modchain", &request.task, &err), &err);

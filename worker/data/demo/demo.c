@@ -117,6 +117,8 @@ static void print_row(const struct demo_row *row, struct text *out)
     text_json_string(out, row->thought.data, row->thought.size);
     text_puts(out, ", \"answer\": ");
     text_json_string(out, row->answer.data, row->answer.size);
+    if (row->columns.size)
+        text_printf(out, ", %s", row->columns.data);
     text_puts(out, "}\n");
 }
 
@@ -167,12 +169,13 @@ enum status demo_write(const struct demo_request *request, struct text *lines, s
 {
     struct seen excluded = {0}, used = {0};
     struct demo_row row = {0};
+    struct demo_request checked = *request;
     *repeated = 0;
     enum status st;
-    TRY_OR(done, st, demo_check(request->task, &request->settings, err));
+    TRY_OR(done, st, demo_check(request->task, &checked.settings, err));
     if (request->exclude)
         TRY_OR(done, st, exclude_file(request->exclude, &excluded, err));
-    st = write_rows(request, &excluded, &used, &row, lines, plain, repeated, err);
+    st = write_rows(&checked, &excluded, &used, &row, lines, plain, repeated, err);
 done:
     seen_free(&excluded);
     seen_free(&used);

@@ -1,5 +1,5 @@
-/* Small synthetic tasks that a tiny model can only solve by writing its steps down: rows of question, thought and
- * answer, for first runs and tests. Every row is a pure function of (seed, number).
+/* Small synthetic tasks: some that a tiny model can only solve by writing its steps down, one that it can only solve by
+ * looking far back. Rows of question, thought and answer, for first runs and tests. Every row is a pure function of (seed, number).
  * Must not know: tokens, models. */
 #ifndef WORKER_DATA_DEMO_DEMO_H
 #define WORKER_DATA_DEMO_DEMO_H
@@ -10,28 +10,31 @@
 #include "common/status.h"
 #include "common/text.h"
 
+/* 0: the task's own default. */
 struct demo_settings {
-    int length; /* parity: bits */
+    int length; /* parity: bits; recall: characters of the question */
     int ops;    /* modchain: operations */
     int mod;    /* modchain: modulus */
     int swaps;  /* cups: exchanges */
     int cups;   /* cups: cups on the table */
     int digits; /* mult: digits of each factor */
+    int pairs;   /* recall: in the question */
+    int queries; /* recall: of them asked for */
     bool worded; /* modchain: in words instead of signs */
 };
-struct demo_settings demo_defaults(void);
 
 struct demo_row {
     struct text question, thought, answer;
+    struct text columns; /* further ones as JSON members: `"distance": [12]`; or empty */
 };
 void demo_row_free(struct demo_row *row);
 
 struct demo_task;
 /* STATUS_USAGE listing the tasks if there is none with this name. */
 enum status demo_find(const char *name, const struct demo_task **out, struct error *err);
-/* STATUS_USAGE naming the setting, its value and what is allowed. */
-enum status demo_check(const struct demo_task *task, const struct demo_settings *settings, struct error *err);
-/* Candidate `number` of the task; texts are replaced. STATUS_NOMEM only. */
+/* Fills in the task's defaults. STATUS_USAGE naming the setting, its value and what is allowed. */
+enum status demo_check(const struct demo_task *task, struct demo_settings *settings, struct error *err);
+/* Candidate `number` of the task; texts are replaced. The settings were checked. STATUS_NOMEM only. */
 enum status demo_make(const struct demo_task *task, const struct demo_settings *settings, uint64_t seed, uint64_t number,
                       struct demo_row *out, struct error *err);
 

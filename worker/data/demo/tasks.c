@@ -129,33 +129,98 @@ static void make_mult(const struct demo_settings *s, struct dice *dice, struct d
     print_low_first(&row->answer, sum, width);
 }
 
+enum { LETTERS = 26 };
+
+/* The first `count` of a permutation of 0..n-1; n is at most LETTERS. */
+static void shuffle(struct dice *dice, int order[LETTERS], int n, int count)
+{
+    for (int i = 0; i < n; i++)
+        order[i] = i;
+    for (int i = 0; i < count; i++) {
+        int other = i + roll(dice, n - i), held = order[i];
+        order[i] = order[other];
+        order[other] = held;
+    }
+}
+
+static void put_letters(struct dice *dice, int count, struct text *out)
+{
+    for (int i = 0; i < count; i++) {
+        char letter = (char)('a' + roll(dice, LETTERS));
+        text_append(out, &letter, 1);
+    }
+}
+
+/* Letters without meaning; among them pairs of a capital and a digit, no capital twice, one pair in each of `pairs` equal
+ * stretches, so that they lie at every distance alike. Then a sign and the capitals of some pairs: which digits stood
+ * behind them? The thought holds these pairs. The question has `length` characters. */
+static void make_recall(const struct demo_settings *s, struct dice *dice, struct demo_row *row)
+{
+    int body = s->length - 1 - s->queries, places[LETTERS], keys[LETTERS], asked[LETTERS];
+    shuffle(dice, keys, LETTERS, s->pairs);
+    shuffle(dice, asked, s->pairs, s->queries);
+    for (int pair = 0, at = 0; pair < s->pairs; pair++) {
+        int begin = (int)((int64_t)body * pair / s->pairs), end = (int)((int64_t)body * (pair + 1) / s->pairs);
+        places[pair] = begin + roll(dice, end - begin - 1);
+        put_letters(dice, places[pair] - at, &row->question);
+        text_printf(&row->question, "%c%d", 'A' + keys[pair], roll(dice, 10));
+        at = places[pair] + 2;
+        if (pair == s->pairs - 1)
+            put_letters(dice, body - at, &row->question);
+    }
+    text_puts(&row->question, "?");
+    text_puts(&row->columns, "\"distance\": [");
+    for (int i = 0; i < s->queries && !row->question.failed; i++) {
+        const char *pair = row->question.data + places[asked[i]];
+        char key = pair[0], value = pair[1];
+        text_printf(&row->thought, "%s%c%c", i ? " " : "", key, value);
+        text_append(&row->answer, &value, 1);
+        text_printf(&row->columns, "%s%d", i ? ", " : "", body - places[asked[i]]);
+        text_append(&row->question, &key, 1);
+    }
+    text_puts(&row->columns, "]");
+}
+
+static enum status check_recall(const struct demo_settings *s, struct error *err)
+{
+    if (s->queries > s->pairs)
+        FAIL(err, STATUS_USAGE, "--queries is %d, but there are only %d pairs to ask for; lower it or raise --pairs", s->queries,
+             s->pairs);
+    int needed = 1 + s->queries + 4 * s->pairs;
+    if (s->length < needed)
+        FAIL(err, STATUS_USAGE, "--length is %d; recall with --pairs %d and --queries %d needs at least %d", s->length, s->pairs,
+             s->queries, needed);
+    return STATUS_OK;
+}
+
+enum { LIMITS = 3 };
+
+/* A number that a task takes; `otherwise` where it is not given. */
 struct limit {
     const char *name;
     size_t place; /* in struct demo_settings */
-    int low, high;
+    int low, high, otherwise;
 };
 
 struct demo_task {
     const char *name;
     void (*make)(const struct demo_settings *settings, struct dice *dice, struct demo_row *row);
-    struct limit limits[2];
+    struct limit limits[LIMITS + 1];
     bool has_words;
+    enum status (*check)(const struct demo_settings *settings, struct error *err); /* NULL: the limits say all */
 };
 
 #define SETTING(member) #member, offsetof(struct demo_settings, member)
 static const struct demo_task tasks[] = {
-    {"parity", make_parity, {{SETTING(length), 1, 4096}}, false},
-    {"modchain", make_modchain, {{SETTING(ops), 1, 1024}, {SETTING(mod), 2, 1000}}, true},
-    {"cups", make_cups, {{SETTING(swaps), 1, 1024}, {SETTING(cups), 2, 9}}, false},
-    {"mult", make_mult, {{SETTING(digits), 1, 9}}, false},
+    {"parity", make_parity, {{SETTING(length), 1, 4096, 16}}, false, NULL},
+    {"modchain", make_modchain, {{SETTING(ops), 1, 1024, 8}, {SETTING(mod), 2, 1000, 7}}, true, NULL},
+    {"cups", make_cups, {{SETTING(swaps), 1, 1024, 4}, {SETTING(cups), 2, 9, 5}}, false, NULL},
+    {"mult", make_mult, {{SETTING(digits), 1, 9, 3}}, false, NULL},
+    {"recall", make_recall,
+     {{SETTING(length), 6, 1 << 20, 256}, {SETTING(pairs), 1, LETTERS, 4}, {SETTING(queries), 1, LETTERS, 4}}, false, check_recall},
 };
 #undef SETTING
 enum { TASKS = sizeof tasks / sizeof *tasks };
-
-struct demo_settings demo_defaults(void)
-{
-    return (struct demo_settings){.length = 16, .ops = 8, .mod = 7, .swaps = 4, .cups = 5, .digits = 3};
-}
 
 enum status demo_find(const char *name, const struct demo_task **out, struct error *err)
 {
@@ -164,38 +229,57 @@ enum status demo_find(const char *name, const struct demo_task **out, struct err
             *out = &tasks[i];
             return STATUS_OK;
         }
-    FAIL(err, STATUS_USAGE, "there is no demo task '%s'; the tasks are parity, modchain, cups and mult", name);
+    FAIL(err, STATUS_USAGE, "there is no demo task '%s'; the tasks are parity, modchain, cups, mult and recall", name);
 }
 
-static int value_of(const struct limit *limit, const struct demo_settings *settings)
+static int *value_of(const struct limit *limit, struct demo_settings *settings)
 {
-    int value;
-    memcpy(&value, (const char *)settings + limit->place, sizeof value);
-    return value;
+    return (int *)((char *)settings + limit->place);
 }
 
-/* A setting that was changed has a task that uses it. */
-static enum status check_foreign(const struct demo_task *task, const struct demo_settings *settings, struct error *err)
+static bool has_setting(const struct demo_task *task, const struct limit *setting)
 {
-    struct demo_settings defaults = demo_defaults();
+    for (const struct limit *limit = task->limits; limit->name; limit++)
+        if (limit->place == setting->place)
+            return true;
+    return false;
+}
+
+static enum status refuse_foreign(const struct demo_task *task, const struct limit *setting, struct error *err)
+{
+    char owners[128] = "";
+    int count = 0;
     for (const struct demo_task *other = tasks; other < tasks + TASKS; other++)
-        for (const struct limit *limit = other->limits; limit < other->limits + 2 && limit->name; limit++)
-            if (other != task && value_of(limit, settings) != value_of(limit, &defaults))
-                FAIL(err, STATUS_USAGE, "--%s: only %s has it, %s does not", limit->name, other->name, task->name);
+        if (has_setting(other, setting)) {
+            size_t used = strlen(owners);
+            snprintf(owners + used, sizeof owners - used, "%s%s", count++ ? " and " : "", other->name);
+        }
+    FAIL(err, STATUS_USAGE, "--%s: only %s %s it, %s does not", setting->name, owners, count > 1 ? "have" : "has", task->name);
+}
+
+/* A setting that was given has a task that uses it. */
+static enum status check_foreign(const struct demo_task *task, struct demo_settings *settings, struct error *err)
+{
+    for (const struct demo_task *other = tasks; other < tasks + TASKS; other++)
+        for (const struct limit *limit = other->limits; limit->name; limit++)
+            if (*value_of(limit, settings) && !has_setting(task, limit))
+                return refuse_foreign(task, limit, err);
     return STATUS_OK;
 }
 
-enum status demo_check(const struct demo_task *task, const struct demo_settings *settings, struct error *err)
+enum status demo_check(const struct demo_task *task, struct demo_settings *settings, struct error *err)
 {
     TRY(check_foreign(task, settings, err));
-    for (const struct limit *limit = task->limits; limit < task->limits + 2 && limit->name; limit++) {
-        int value = value_of(limit, settings);
-        if (value < limit->low || value > limit->high)
-            FAIL(err, STATUS_USAGE, "--%s is %d; %s takes %d to %d", limit->name, value, task->name, limit->low, limit->high);
+    for (const struct limit *limit = task->limits; limit->name; limit++) {
+        int *value = value_of(limit, settings);
+        if (!*value)
+            *value = limit->otherwise;
+        if (*value < limit->low || *value > limit->high)
+            FAIL(err, STATUS_USAGE, "--%s is %d; %s takes %d to %d", limit->name, *value, task->name, limit->low, limit->high);
     }
     if (settings->worded && !task->has_words)
         FAIL(err, STATUS_USAGE, "--worded: only modchain has a form in words, %s has none", task->name);
-    return STATUS_OK;
+    return task->check ? task->check(settings, err) : STATUS_OK;
 }
 
 enum status demo_make(const struct demo_task *task, const struct demo_settings *settings, uint64_t seed, uint64_t number,
@@ -205,8 +289,9 @@ enum status demo_make(const struct demo_task *task, const struct demo_settings *
     text_clear(&out->question);
     text_clear(&out->thought);
     text_clear(&out->answer);
+    text_clear(&out->columns);
     task->make(settings, &dice, out);
-    if (out->question.failed || out->thought.failed || out->answer.failed)
+    if (out->question.failed || out->thought.failed || out->answer.failed || out->columns.failed)
         FAIL(err, STATUS_NOMEM, "no memory for a demo row");
     return STATUS_OK;
 }
@@ -216,4 +301,5 @@ void demo_row_free(struct demo_row *row)
     text_free(&row->question);
     text_free(&row->thought);
     text_free(&row->answer);
+    text_free(&row->columns);
 }
