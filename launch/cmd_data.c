@@ -25,9 +25,10 @@ static const char usage[] =
     "        modchain  --ops 8 operations modulo --mod 7, value after each; --worded: in words\n"
     "        cups      --swaps 4 exchanges of --cups 5 cups, the row after each\n"
     "        mult      --digits 3 times as many, partial products and sums, lowest digit first\n"
-    "        recall    the digits behind --queries 4 of --pairs 4 capitals that lie anywhere in --length 256 characters; a\n"
-    "                  row's `distance` says how far back. Without --merges a character is a token, and a max_length of\n"
-    "                  length + 4 queries + 16 holds every row with the chat template plain or deepseek-r1\n"
+    "        recall    the digits behind --queries 4 of --pairs 4 capitals that lie anywhere in --length 256 characters,\n"
+    "                  between small ones of --letters 1 kinds; a row's `distance` says how far back. Without --merges\n"
+    "                  a character is a token, and a max_length of length + 4 queries + 16 holds every row with the\n"
+    "                  chat template plain or deepseek-r1\n"
     "  --rows N          how many; no question comes twice while there are new ones\n"
     "  --seed S          another number gives other rows (default 0)\n"
     "  --out FILE        default: standard output\n"
@@ -109,7 +110,7 @@ static enum status set_make(struct make_request *request, const char *name, cons
         const char *name;
         int *place;
     } numbers[] = {{"length", &s->length}, {"ops", &s->ops}, {"mod", &s->mod}, {"swaps", &s->swaps}, {"cups", &s->cups},
-                   {"digits", &s->digits}, {"pairs", &s->pairs}, {"queries", &s->queries}};
+                   {"digits", &s->digits}, {"pairs", &s->pairs}, {"queries", &s->queries}, {"letters", &s->letters}};
     int64_t number = 0;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!strcmp(numbers[i].name, name)) {

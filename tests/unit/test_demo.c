@@ -167,6 +167,7 @@ static void solve_recall(const char *question, const char *thought, char *answer
 {
     assert_int_equal(strlen(question), 256);
     const char *asked = strchr(question, '?') + 1;
+    assert_int_equal(strspn(question, "a0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"), asked - question - 1);
     assert_int_equal(strlen(asked), 4);
     for (; *asked; asked++, thought += 2) {
         const char *pair = strchr(question, *asked);
@@ -212,6 +213,7 @@ static void recall_reaches_back_evenly(void **state)
     bool found;
     struct demo_request request = request_for("recall", ROWS);
     request.settings.length = 400;
+    request.settings.letters = 26;
     request.settings.pairs = 5;
     request.settings.queries = QUERIES;
     make(&request, &lines);

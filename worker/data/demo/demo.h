@@ -20,6 +20,7 @@ struct demo_settings {
     int digits; /* mult: digits of each factor */
     int pairs;   /* recall: in the question */
     int queries; /* recall: of them asked for */
+    int letters; /* recall: different ones between the pairs */
     bool worded; /* modchain: in words instead of signs */
 };
 

@@ -143,17 +143,19 @@ static void shuffle(struct dice *dice, int order[LETTERS], int n, int count)
     }
 }
 
-static void put_letters(struct dice *dice, int count, struct text *out)
+/* `kinds` different ones. */
+static void put_letters(struct dice *dice, int kinds, int count, struct text *out)
 {
     for (int i = 0; i < count; i++) {
-        char letter = (char)('a' + roll(dice, LETTERS));
+        char letter = (char)('a' + roll(dice, kinds));
         text_append(out, &letter, 1);
     }
 }
 
-/* Letters without meaning; among them pairs of a capital and a digit, no capital twice, one pair in each of `pairs` equal
- * stretches, so that they lie at every distance alike. Then a sign and the capitals of some pairs: which digits stood
- * behind them? The thought holds these pairs. The question has `length` characters. */
+/* Small letters without meaning (one kind is learnt from sooner, many hide the pairs better); among them pairs of a
+ * capital and a digit, no capital twice, one pair in each of `pairs` equal stretches, so that they lie at every distance
+ * alike. Then a sign and the capitals of some pairs: which digits stood behind them? The thought holds these pairs. The
+ * question has `length` characters. */
 static void make_recall(const struct demo_settings *s, struct dice *dice, struct demo_row *row)
 {
     int body = s->length - 1 - s->queries, places[LETTERS], keys[LETTERS], asked[LETTERS];
@@ -162,11 +164,11 @@ static void make_recall(const struct demo_settings *s, struct dice *dice, struct
     for (int pair = 0, at = 0; pair < s->pairs; pair++) {
         int begin = (int)((int64_t)body * pair / s->pairs), end = (int)((int64_t)body * (pair + 1) / s->pairs);
         places[pair] = begin + roll(dice, end - begin - 1);
-        put_letters(dice, places[pair] - at, &row->question);
+        put_letters(dice, s->letters, places[pair] - at, &row->question);
         text_printf(&row->question, "%c%d", 'A' + keys[pair], roll(dice, 10));
         at = places[pair] + 2;
         if (pair == s->pairs - 1)
-            put_letters(dice, body - at, &row->question);
+            put_letters(dice, s->letters, body - at, &row->question);
     }
     text_puts(&row->question, "?");
     text_puts(&row->columns, "\"distance\": [");
@@ -193,7 +195,7 @@ static enum status check_recall(const struct demo_settings *s, struct error *err
     return STATUS_OK;
 }
 
-enum { LIMITS = 3 };
+enum { LIMITS = 4 };
 
 /* A number that a task takes; `otherwise` where it is not given. */
 struct limit {
@@ -217,7 +219,8 @@ static const struct demo_task tasks[] = {
     {"cups", make_cups, {{SETTING(swaps), 1, 1024, 4}, {SETTING(cups), 2, 9, 5}}, false, NULL},
     {"mult", make_mult, {{SETTING(digits), 1, 9, 3}}, false, NULL},
     {"recall", make_recall,
-     {{SETTING(length), 6, 1 << 20, 256}, {SETTING(pairs), 1, LETTERS, 4}, {SETTING(queries), 1, LETTERS, 4}}, false, check_recall},
+     {{SETTING(length), 6, 1 << 20, 256}, {SETTING(pairs), 1, LETTERS, 4}, {SETTING(queries), 1, LETTERS, 4},
+      {SETTING(letters), 1, LETTERS, 1}}, false, check_recall},
 };
 #undef SETTING
 enum { TASKS = sizeof tasks / sizeof *tasks };
