@@ -55,10 +55,10 @@ static enum status choose(const struct plot_request *request, struct routing new
         }
     for (int i = 0; i < 2; i++)
         if (newest[i].line)
-            FAIL(err, STATUS_USAGE, "'%s' has no line with \"routing\": \"%s\", only with \"%s\"; draw that with --which %s", request->path,
-                 request->which, names[i], names[i]);
-    FAIL(err, STATUS_USAGE, "the run did not route attention: '%s' has no line with \"routing\"; runs with a loar: block in their run "
-         "file write such lines", request->path);
+            FAIL(err, STATUS_USAGE, "'%s' has no line with \"routing\": \"%s\", only with \"%s\"; draw that with --which %s",
+                 request->path, request->which, names[i], names[i]);
+    FAIL(err, STATUS_USAGE, "the run did not route attention: '%s' has no line with \"routing\"; runs with a loar: block in "
+         "their run file write such lines", request->path);
 }
 
 /* Every value a number from 0 to 1, every layer with as many heads. */
@@ -66,22 +66,23 @@ static enum status read_matrix(const char *path, struct routing *r, int task, co
 {
     int layers = (int)json_count(matrix);
     if (json_kind(matrix) != JSON_KIND_ARRAY || !layers || layers > SIDE_MAX || (r->layers && layers != r->layers))
-        FAIL(err, STATUS_DATA, "%s:%lld: active[%d] must be a list of layers, as many for every task and at most %d; found %d", path,
-             (long long)r->number, task, SIDE_MAX, layers);
+        FAIL(err, STATUS_DATA, "%s:%lld: active[%d] must be a list of layers, as many for every task and at most %d; found %d",
+             path, (long long)r->number, task, SIDE_MAX, layers);
     r->layers = layers;
     for (int l = 0; l < layers; l++) {
         const struct json *heads = json_at(matrix, (size_t)l);
         int count = (int)json_count(heads);
         if (json_kind(heads) != JSON_KIND_ARRAY || !count || count > SIDE_MAX || (r->heads && count != r->heads))
-            FAIL(err, STATUS_DATA, "%s:%lld: active[%d][%d] must be a list of heads, as many in every layer and at most %d; found %d",
-                 path, (long long)r->number, task, l, SIDE_MAX, count);
+            FAIL(err, STATUS_DATA, "%s:%lld: active[%d][%d] must be a list of heads, as many in every layer and at most %d; "
+                 "found %d", path, (long long)r->number, task, l, SIDE_MAX, count);
         r->heads = count;
         for (int h = 0; h < count; h++) {
             const struct json *value = json_at(heads, (size_t)h);
             enum json_kind kind = json_kind(value);
             if ((kind != JSON_KIND_INT && kind != JSON_KIND_REAL) || !(json_to_real(value) >= 0 && json_to_real(value) <= 1))
-                FAIL(err, STATUS_DATA, "%s:%lld: active[%d][%d][%d] must be a number from 0 to 1, found %s", path, (long long)r->number,
-                     task, l, h, kind == JSON_KIND_INT || kind == JSON_KIND_REAL ? "another" : json_kind_name(kind));
+                FAIL(err, STATUS_DATA, "%s:%lld: active[%d][%d][%d] must be a number from 0 to 1, found %s", path,
+                     (long long)r->number, task, l, h,
+                     kind == JSON_KIND_INT || kind == JSON_KIND_REAL ? "another" : json_kind_name(kind));
         }
     }
     r->active[task] = matrix;
@@ -94,8 +95,8 @@ static enum status read_routing(const char *path, struct routing *r, struct erro
     size_t count = json_count(tasks);
     if (json_kind(tasks) != JSON_KIND_ARRAY || json_kind(active) != JSON_KIND_ARRAY || !count || count > TASKS_MAX ||
         json_count(active) != count)
-        FAIL(err, STATUS_DATA, "%s:%lld: \"tasks\" and \"active\" must be lists of the same length, from 1 to %d, found %zu and %zu", path,
-             (long long)r->number, TASKS_MAX, count, json_count(active));
+        FAIL(err, STATUS_DATA, "%s:%lld: \"tasks\" and \"active\" must be lists of the same length, from 1 to %d, found "
+             "%zu and %zu", path, (long long)r->number, TASKS_MAX, count, json_count(active));
     TRY(json_get_int(r->line, "step", path, &r->step, err));
     r->tasks = (int)count;
     r->first = -1;
@@ -138,8 +139,9 @@ static void put_panel(const struct routing *r, int task, int other, struct text 
     plot_put_quoted(title.data ? title.data : "", script);
     script->failed |= title.failed;
     text_free(&title);
-    text_puts(script, other < 0 ? " noenhanced\nset cbrange [0:1]\nset palette defined (0 '#f7fbff', 0.5 '#6baed6', 1 '#08306b')\n"
-                                : " noenhanced\nset cbrange [-1:1]\nset palette defined (-1 '#b2182b', 0 '#f7f7f7', 1 '#2166ac')\n");
+    text_puts(script, " noenhanced\n");
+    text_puts(script, other < 0 ? "set cbrange [0:1]\nset palette defined (0 '#f7fbff', 0.5 '#6baed6', 1 '#08306b')\n"
+                                : "set cbrange [-1:1]\nset palette defined (-1 '#b2182b', 0 '#f7f7f7', 1 '#2166ac')\n");
     text_printf(script, other < 0 ? "plot $task%d" : "plot $less%d", other < 0 ? task : other);
     text_puts(script, " using 1:2:(0.5):(0.5):3 with boxxyerror fillstyle solid linecolor palette notitle\n");
 }

@@ -123,8 +123,8 @@ static enum status write_turns(struct joining *j, const struct place *at, const 
     if (st == STATUS_NOMEM)
         FAIL(err, STATUS_NOMEM, "%s:%lld: no memory to join the row", at->path, (long long)at->line);
     if (st != STATUS_OK || !same_turns(c, out))
-        FAIL(err, STATUS_DATA, "%s:%lld: the row cannot become messages, for an answer of it holds <think> or </think>, which would "
-             "be read as the border of a thought; remove the tags or the row", at->path, (long long)at->line);
+        FAIL(err, STATUS_DATA, "%s:%lld: the row cannot become messages, for an answer of it holds <think> or </think>, which "
+             "would be read as the border of a thought; remove the tags or the row", at->path, (long long)at->line);
     return STATUS_OK;
 }
 
@@ -205,8 +205,9 @@ static enum status agree(struct joining *j, const struct place *at, const struct
                        (!system || same_text(system->content, system->content_size, alike->system, alike->system_size));
     if (same_system && c->weight == alike->weight)
         return STATUS_OK;
-    FAIL(err, STATUS_DATA, "%s:%lld: the row has another %s than the one in %s:%lld, and a document can have only one; join such rows "
-         "apart", at->path, (long long)at->line, same_system ? "weight" : "system message", alike->path, (long long)alike->line);
+    FAIL(err, STATUS_DATA, "%s:%lld: the row has another %s than the one in %s:%lld, and a document can have only one; join such "
+         "rows apart", at->path, (long long)at->line, same_system ? "weight" : "system message", alike->path,
+         (long long)alike->line);
 }
 
 static enum status reserve_entry(struct joining *j, struct error *err)
@@ -226,7 +227,8 @@ static enum status name_long_row(const struct joining *j, const struct place *at
                                  struct join_report *report, struct error *err)
 {
     struct text line = {0};
-    text_printf(&line, "%s:%lld: %d tokens, more than %d", at->path, (long long)at->line, entry->tokens[0][1], j->request->tokens);
+    text_printf(&line, "%s:%lld: %d tokens, more than %d", at->path, (long long)at->line, entry->tokens[0][1],
+                j->request->tokens);
     enum status st = line.failed ? error_set(err, STATUS_NOMEM, "no memory to list the rows that are too long")
                                  : problems_add(&report->problems, line.data, err);
     text_free(&line);

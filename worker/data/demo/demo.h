@@ -1,5 +1,6 @@
 /* Small synthetic tasks: some that a tiny model can only solve by writing its steps down, one that it can only solve by
- * looking far back. Rows of question, thought and answer, for first runs and tests. Every row is a pure function of (seed, number).
+ * looking far back. Rows of question, thought and answer, for first runs and tests. Every row is a pure function of
+ * (seed, number).
  * Must not know: tokens, models. */
 #ifndef WORKER_DATA_DEMO_DEMO_H
 #define WORKER_DATA_DEMO_DEMO_H
