@@ -68,22 +68,23 @@ void params_free(struct params *table)
     *table = (struct params){0};
 }
 
+void param_initialise(const struct param *p, uint64_t seed, float *values)
+{
+    uint64_t stream = RNG_INIT;
+    for (const char *c = p->name; *c; c++)
+        stream = rng_substream(stream, (unsigned char)*c);
+    for (int64_t j = 0; j < p->size; j++)
+        values[j] = p->init == INIT_NORMAL ? (float)(p->init_std * rng_normal(seed, stream, (uint64_t)j))
+                    : p->init == INIT_ONES ? 1.0f
+                                           : 0.0f;
+}
+
 void params_initialise(const struct params *table, uint64_t seed, float *values)
 {
     memset(values, 0, (size_t)table->values * sizeof *values);
-    for (int i = 0; i < table->count; i++) {
-        const struct param *p = &table->items[i];
-        if (p->role != PARAM_TRAINED)
-            continue;
-        uint64_t stream = RNG_INIT;
-        for (const char *c = p->name; *c; c++)
-            stream = rng_substream(stream, (unsigned char)*c);
-        float *out = values + p->offset;
-        for (int64_t j = 0; j < p->size; j++)
-            out[j] = p->init == INIT_NORMAL ? (float)(p->init_std * rng_normal(seed, stream, (uint64_t)j))
-                     : p->init == INIT_ONES ? 1.0f
-                                            : 0.0f;
-    }
+    for (int i = 0; i < table->count; i++)
+        if (table->items[i].role == PARAM_TRAINED)
+            param_initialise(&table->items[i], seed, values + table->items[i].offset);
 }
 
 void params_fingerprint(const struct params *table, char hex[DIGEST_HEX_SIZE])

@@ -49,7 +49,9 @@ int params_find(const struct params *table, const char *name);
 int params_at(const struct params *table, int64_t value);
 void params_free(struct params *table);
 
-/* Fills the flat space with initial values: a pure function of (seed, tensor name). */
+/* Initial values of one tensor, [param->size]: a pure function of (seed, tensor name). */
+void param_initialise(const struct param *param, uint64_t seed, float *values);
+/* Fills the flat space with them. */
 void params_initialise(const struct params *table, uint64_t seed, float *values);
 
 /* Hash of all names, shapes, places and rates (if not 0): ranks that agree on it speak of the same flat space. hex:

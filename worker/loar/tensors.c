@@ -58,6 +58,11 @@ static const char *named(char room[NAME_SIZE], int layer, const struct tensor *t
     return room;
 }
 
+bool loar_is_tensor(const char *name)
+{
+    return !strncmp(name, "loar.", sizeof "loar." - 1);
+}
+
 enum status loar_list(const struct loar_config *config, const struct loar_shape *shape, int layer, struct params *table,
                       struct error *err)
 {

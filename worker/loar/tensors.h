@@ -14,6 +14,8 @@ struct loar_places {
     int64_t threshold, multiplier, average; /* state, moved by the rule of track.h: these have a rate in the table */
 };
 
+/* True for names of tensors that are routing's, not the model's own. */
+bool loar_is_tensor(const char *name);
 /* Appends the layer's tensors. */
 enum status loar_list(const struct loar_config *config, const struct loar_shape *shape, int layer, struct params *table,
                       struct error *err);
