@@ -297,7 +297,7 @@ static void all_heads_on_is_dense(const struct loar_config *c)
     struct error err;
     if (!is_usual(c))
         return;
-    const struct loar_schedule schedule = {100, 10, 0.25, 0.1};
+    const struct loar_schedule schedule = {100, 10, 0.25, 0.1, false};
     static const struct loar_layer open[LAYERS] = {{true, 0, 0, 0.5}, {true, 0, 0, 0.5}, {false, 0, 0, 1}, {true, 0, 0, 0.5}};
     fixture_open(&dense, NULL, 2, false);
     fixture_open(&routed, c, 2, false);
@@ -337,7 +337,7 @@ static void begins_dense(void **state)
 /* Bit for bit: threads and recomputation, in every stage. */
 static void same_bits(const struct loar_config *c)
 {
-    const struct loar_schedule schedule = {100, 10, 0.25, 0.1};
+    const struct loar_schedule schedule = {100, 10, 0.25, 0.1, false};
     struct error err;
     if (c->feature != LOAR_PREFIX_MEAN || c->granularity != LOAR_BY_BLOCK)
         return;

@@ -25,7 +25,7 @@ static void schedule(void **state)
 {
     (void)state;
     struct error err;
-    struct loar_schedule s = {100, 20, 0.25, 0.1};
+    struct loar_schedule s = {100, 20, 0.25, 0.1, false};
     assert_ok(loar_schedule_check(&s, &err), &err);
     const struct {
         int64_t step;
@@ -40,10 +40,12 @@ static void schedule(void **state)
         assert_true(fabs(m.budget - moments[i].budget) < 1e-12);
     }
     assert_true(loar_schedule_at(&s, 0, 0.5).budget == 1 && loar_schedule_at(&s, 20, 0.5).budget == 1);
-    struct loar_schedule none = {100, 0, 0, 0};
+    struct loar_schedule none = {100, 0, 0, 0, false};
     assert_ok(loar_schedule_check(&none, &err), &err);
     assert_true(loar_schedule_at(&none, 0, 0.5).budget == 1);
     assert_true(loar_schedule_at(&none, 1, 0.5).budget == 0.5);
+    none.let_in = true;
+    assert_true(loar_schedule_at(&none, 0, 0.5).budget == 0.5 && loar_schedule_at(&none, 0, 0.5).stage == LOAR_STAGE_ROUTED);
     s.dense_steps = 66;
     assert_refused(loar_schedule_check(&s, &err), STATUS_USAGE, &err, "66 dense, 25 annealing and 10 frozen steps");
     s.dense_steps = -1;

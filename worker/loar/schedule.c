@@ -29,7 +29,7 @@ struct loar_moment loar_schedule_at(const struct loar_schedule *s, int64_t step,
     int64_t routed = step - s->dense_steps; /* steps since routing began */
     if (routed < 0)
         return (struct loar_moment){LOAR_STAGE_DENSE, 1};
-    if (routed < anneal || routed == 0) /* the first one is still dense */
+    if (routed < anneal || (routed == 0 && !s->let_in)) /* the first one is still dense */
         return (struct loar_moment){LOAR_STAGE_ANNEAL, 1 - (1 - target) * (double)routed / (double)(anneal > 0 ? anneal : 1)};
     return (struct loar_moment){step < s->total_steps - frozen ? LOAR_STAGE_ROUTED : LOAR_STAGE_FROZEN, target};
 }

@@ -4,6 +4,7 @@
 #ifndef WORKER_LOAR_SCHEDULE_H
 #define WORKER_LOAR_SCHEDULE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/status.h"
@@ -13,13 +14,14 @@ struct loar_schedule {
     int64_t dense_steps;  /* all heads run, the router is fitted to their importance */
     double anneal_share;  /* of total_steps: the budget falls in a straight line */
     double frozen_share;  /* of total_steps, the last ones */
+    bool let_in;          /* it was, before the first step, which else is dense whatever the rest says */
 };
 
 enum loar_stage { LOAR_STAGE_DENSE, LOAR_STAGE_ANNEAL, LOAR_STAGE_ROUTED, LOAR_STAGE_FROZEN };
 
 struct loar_moment {
     enum loar_stage stage;
-    double budget; /* 1 at step 0, whatever the schedule */
+    double budget; /* 1 at step 0, unless routing was let in before */
 };
 
 /* STATUS_USAGE when the parts do not fit into the steps. */
