@@ -129,9 +129,12 @@ static void unused_routing(const struct options *o, struct text *wrong)
 {
     if (o->loar.layers.count)
         return;
-    for (enum option_id id = OPTION_loar_layers + 1; id <= OPTION_loar_allow_leaky_routing; id++)
+    /* What comes with a model's folder is let in and frozen as the keys behind say. */
+    enum option_id last = o->model_name_or_path ? OPTION_loar_explore : OPTION_loar_allow_leaky_routing;
+    for (enum option_id id = OPTION_loar_layers + 1; id <= last; id++)
         if (given(o, id)) {
-            text_printf(wrong, "missing, so the model is dense and %s is not used; say for example layers: article", option_name(id));
+            text_printf(wrong, "missing, so %s is not used: the model is dense%s; say for example layers: article", option_name(id),
+                        o->model_name_or_path ? ", or routes as its folder says" : "");
             return;
         }
 }

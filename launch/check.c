@@ -4,7 +4,6 @@
 
 #include "common/memory.h"
 #include "launch/run.h"
-#include "worker/model/import.h"
 
 /* Reads every weight into memory that is given back at once: names, shapes, types, NaN. */
 static enum status check_weights(const struct run *run, struct text *out, struct error *err)
@@ -16,10 +15,12 @@ static enum status check_weights(const struct run *run, struct text *out, struct
     float *values = mem_alloc_aligned((size_t)run->table.values, sizeof *values);
     if (!values)
         FAIL(err, STATUS_NOMEM, "no memory for the %" PRId64 " parameters of '%s'", run->table.values, o->model_name_or_path);
-    enum status st = model_import(o->model_name_or_path, &run->config, &run->table, values, &report, err);
+    enum status st = run_import(run, values, &report, err);
     mem_free_aligned(values);
     if (st == STATUS_OK)
         text_printf(out, "weights: %d tensors\n", report.tensors);
+    if (st == STATUS_OK && report.new_routers)
+        text_printf(out, "weights: %d tensors of routers are not there and would begin anew\n", report.new_routers);
     if (st == STATUS_OK && report.unknown_extras)
         text_printf(out, "weights: %d tensors that the model does not have, such as '%s'\n", report.unknown_extras, report.example);
     return st;
@@ -58,6 +59,7 @@ enum status run_check(const struct options *options, struct text *out, struct er
     enum status st = run_load(options, pool, &run, err);
     if (st == STATUS_OK) {
         text_printf(out, "model: %" PRId64 " parameters\n", run.table.trained + run.table.frozen);
+        run_routing_notes(&run, out);
         st = check_weights(&run, out, err);
         if (st == STATUS_OK)
             st = check_rows(&run, out, err);

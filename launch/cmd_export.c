@@ -4,18 +4,24 @@
 
 #include "common/memory.h"
 #include "launch/commands.h"
+#include "launch/loar_folder.h"
+#include "launch/source.h"
 #include "ps/snapshot.h"
+#include "worker/loar/tensors.h"
 #include "worker/model/export.h"
 
 static const char usage[] =
-    "usage: loar export SNAPSHOT DIR [--dtype f32|bf16] [--overwrite]\n"
+    "usage: loar export SNAPSHOT DIR [--dtype f32|bf16] [--dense] [--overwrite]\n"
     "\n"
     "Writes the model of a snapshot as a folder that the Hugging Face libraries load: weights as safetensors,\n"
-    "config.json, and the tokenizer files of the model it was trained from.\n"
+    "config.json, and the tokenizer files of the model it was trained from. Where attention is routed, the folder\n"
+    "holds the routers, too, and loar_config.json: loar generate and further training route by them, while the\n"
+    "Hugging Face libraries leave them aside and compute all heads.\n"
     "\n"
     "  SNAPSHOT      a snapshot file, or a folder of snapshots or of a run: the newest good one\n"
     "  DIR           the folder to make; it must be empty or absent\n"
-    "  --dtype       f32 (default, exact) or bf16 (half the size, rounded to nearest even)\n"
+    "  --dtype       f32 (default, exact) or bf16 (half the size, rounded to nearest even); routers are always f32\n"
+    "  --dense       leave the routers and loar_config.json out\n"
     "  --overwrite   write into a folder that holds something: its config.json and weights are replaced\n";
 
 struct request {
@@ -43,6 +49,8 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--overwrite"))
             out->options.overwrite = true;
+        else if (!strcmp(argv[i], "--dense"))
+            out->options.dense = true;
         else if (!strcmp(argv[i], "--dtype"))
             TRY(parse_dtype(i + 1 < argc ? argv[++i] : NULL, &out->options.dtype, err));
         else if (!strncmp(argv[i], "--dtype=", 8))
@@ -77,15 +85,43 @@ static void carried_free(struct carried *carried)
     mem_free(carried->config);
 }
 
-static enum status carried_read(const struct snapshot *snapshot, struct carried *out, struct error *err)
+static bool has_routing_file(const struct snapshot *snapshot)
+{
+    for (int i = 0; i < snapshot_files(snapshot); i++)
+        if (!strcmp(snapshot_file_at(snapshot, i), MODEL_ROUTING_FILE))
+            return true;
+    return false;
+}
+
+/* Snapshots of earlier versions leave how they route to their options. */
+static enum status carried_add_routing(const struct snapshot *snapshot, struct carried *out, struct error *err)
+{
+    struct source source;
+    struct text text = {0};
+    TRY(source_of_snapshot(snapshot, &source, err));
+    if (source.loar)
+        loar_folder_write(source.loar, &text);
+    source_close(&source);
+    if (text.failed) {
+        text_free(&text);
+        FAIL(err, STATUS_NOMEM, "no memory for " MODEL_ROUTING_FILE);
+    }
+    if (text.data)
+        out->files[out->count++] = (struct export_file){MODEL_ROUTING_FILE, text.data, text.size};
+    return STATUS_OK;
+}
+
+static enum status carried_read(const struct snapshot *snapshot, bool dense, struct carried *out, struct error *err)
 {
     int count = snapshot_files(snapshot);
-    if (!(out->files = mem_alloc((size_t)count, sizeof *out->files)))
+    const struct params *table = snapshot_params(snapshot);
+    bool routed = false;
+    if (!(out->files = mem_alloc((size_t)count + 1, sizeof *out->files)))
         FAIL(err, STATUS_NOMEM, "no memory for the files of '%s'", snapshot_path(snapshot));
     TRY(snapshot_file(snapshot, "config.json", &out->config, &out->config_size, err));
     for (int i = 0; i < count; i++) {
         const char *name = snapshot_file_at(snapshot, i);
-        if (model_export_owns(name))
+        if (model_export_owns(name) || (dense && !strcmp(name, MODEL_ROUTING_FILE)))
             continue;
         char *data;
         struct export_file *file = &out->files[out->count];
@@ -94,7 +130,24 @@ static enum status carried_read(const struct snapshot *snapshot, struct carried 
         file->data = data;
         out->count++;
     }
-    return STATUS_OK;
+    for (int i = 0; i < table->count; i++)
+        routed = routed || loar_is_tensor(table->items[i].name);
+    return routed && !dense && !has_routing_file(snapshot) ? carried_add_routing(snapshot, out, err) : STATUS_OK;
+}
+
+/* How much of the table was written. */
+static void say(const struct snapshot *snapshot, const struct request *request, const struct params *table, size_t n_files)
+{
+    int tensors = 0;
+    int64_t parameters = 0;
+    for (int i = 0; i < table->count; i++)
+        if (!request->options.dense || !loar_is_tensor(table->items[i].name)) {
+            tensors++;
+            parameters += table->items[i].size;
+        }
+    printf("exported step %lld of '%s' to '%s': %d tensors, %lld parameters, %s, %zu other files\n",
+           (long long)snapshot_meta(snapshot)->step, snapshot_path(snapshot), request->dir, tensors, (long long)parameters,
+           safetensors_dtype_name(request->options.dtype), n_files);
 }
 
 static enum status export_snapshot(const struct snapshot *snapshot, const struct request *request, struct error *err)
@@ -107,16 +160,14 @@ static enum status export_snapshot(const struct snapshot *snapshot, const struct
         st = error_set(err, STATUS_NOMEM, "no memory for the %lld values of '%s'", (long long)table->values,
                        snapshot_path(snapshot));
     if (st == STATUS_OK)
-        st = carried_read(snapshot, &carried, err);
+        st = carried_read(snapshot, request->options.dense, &carried, err);
     if (st == STATUS_OK)
         st = snapshot_load(snapshot, table, values, 0, NULL, err);
     if (st == STATUS_OK)
         st = model_export(request->dir, carried.config, carried.config_size, carried.files, carried.count, table, values,
                           &request->options, err);
     if (st == STATUS_OK)
-        printf("exported step %lld of '%s' to '%s': %d tensors, %lld parameters, %s, %zu other files\n",
-               (long long)snapshot_meta(snapshot)->step, snapshot_path(snapshot), request->dir, table->count,
-               (long long)table->trained, safetensors_dtype_name(request->options.dtype), carried.count + 1);
+        say(snapshot, request, table, carried.count + 1);
     carried_free(&carried);
     mem_free_aligned(values);
     return st;

@@ -7,7 +7,6 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "launch/commands.h"
-#include "launch/loar_block.h"
 #include "launch/run.h"
 #include "launch/source.h"
 #include "worker/data/jsonl.h"
@@ -19,14 +18,14 @@
 static const char usage[] =
     "usage: loar generate (--model DIR | --snapshot FILE|RUN_DIR) (--prompt TEXT | --file ROWS) [options]\n"
     "\n"
-    "  --model DIR       a Hugging Face folder\n"
+    "  --model DIR       a Hugging Face folder; one that loar export wrote routes attention as it was trained\n"
     "  --snapshot FILE   a snapshot, or the newest one of a run; its template and settings are used\n"
     "  --prompt TEXT     one question; the answer is written as it comes\n"
     "  --file ROWS       a JSONL file of rows as in training; every question is answered\n"
     "  --format NAME     format of the rows (default auto)\n"
     "  --rows N          print only the first N answers (default all)\n"
     "  --score N         compare the answers of the first N rows with those of the file\n"
-    "  --task NAME       task of the questions, where attention is routed by task (default loar.default_task)\n"
+    "  --task NAME       task of the questions, where attention is routed by task (default: the default task of training)\n"
     "  --raw             continue the text itself, without a chat template\n"
     "  --seed N          seed of the random numbers\n"
     "\n"
@@ -261,14 +260,15 @@ static enum status answer_file(struct session *s, struct jsonl *reader, struct e
 /* The task that the request names; another one than those trained is answered as the default. */
 static int task_of(const struct session *s)
 {
-    const struct options *o = &s->source->options;
+    const struct loar_setup *loar = s->source->loar;
     const char *name = s->request->task;
-    int task = name ? loar_block_task(o, name) : -1;
-    if (name && !s->source->config.loar)
+    if (name && !loar)
         log_warn("--task is not used: the model routes no attention");
-    else if (name && task < 0)
-        log_warn("the task '%s' was not trained; routing as for the default task", name);
-    return task < 0 ? loar_block_default_task(o) : task;
+    else if (name && loar_setup_task(loar, name) < 0)
+        log_warn("the task '%s' was not trained; routing as for the default task, %s", name, loar->tasks[loar->default_task]);
+    if (!loar)
+        return 0;
+    return name ? loar_setup_task_or_default(loar, name) : loar->default_task;
 }
 
 /* Such a model has learnt to choose heads by the whole text, answer included, which is not there yet. */

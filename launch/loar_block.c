@@ -1,76 +1,42 @@
 #include "launch/loar_block.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/memory.h"
+/* ---- tasks: those of the training data sets, in their order ---- */
 
-/* ---- tasks ---- */
-
-static const char *task_name(const struct options *o, size_t set)
+static enum status name_tasks(const struct options *o, struct loar_setup *setup, struct error *err)
 {
-    return o->datasets.items[set].task;
-}
-
-static bool seen_before(const struct options *o, size_t set)
-{
-    for (size_t i = 0; i < set; i++)
-        if (!strcmp(task_name(o, i), task_name(o, set)))
-            return true;
-    return false;
-}
-
-static int count_tasks(const struct options *o)
-{
-    int count = 0;
     for (size_t i = 0; i < o->datasets.count; i++)
-        count += !seen_before(o, i);
-    return count;
+        if (loar_setup_task(setup, o->datasets.items[i].task) < 0)
+            TRY(loar_setup_add_task(setup, o->datasets.items[i].task, err));
+    return STATUS_OK;
 }
 
-int loar_block_task(const struct options *o, const char *name)
+static enum status find_task(const struct loar_setup *setup, const char *key, const char *name, int *out, struct error *err)
 {
-    int index = 0;
-    for (size_t i = 0; i < o->datasets.count; i++) {
-        if (seen_before(o, i))
-            continue;
-        if (!strcmp(task_name(o, i), name))
-            return index;
-        index++;
-    }
-    return -1;
-}
-
-int loar_block_default_task(const struct options *o)
-{
-    int task = o->loar.default_task ? loar_block_task(o, o->loar.default_task) : 0;
-    return task < 0 ? 0 : task;
-}
-
-static enum status check_task(const struct options *o, const char *key, const char *name, struct error *err)
-{
-    if (loar_block_task(o, name) >= 0)
+    *out = loar_setup_task(setup, name);
+    if (*out >= 0)
         return STATUS_OK;
     struct text known = {0};
-    for (size_t i = 0; i < o->datasets.count; i++)
-        if (!seen_before(o, i))
-            text_printf(&known, "%s%s", known.size ? ", " : "", task_name(o, i));
+    loar_setup_put_tasks(setup, &known);
     error_set(err, STATUS_USAGE, "loar.%s: no data set trains the task '%.60s'; there are: %.300s", key, name,
-              known.failed ? "" : known.data);
+              known.failed || !known.data ? "" : known.data);
     text_free(&known);
     return STATUS_USAGE;
 }
 
-static enum status read_tasks(const struct options *o, struct loar_task *tasks, struct error *err)
+static enum status read_tasks(const struct options *o, struct loar_setup *setup, struct error *err)
 {
+    TRY(name_tasks(o, setup, err));
     if (o->loar.default_task)
-        TRY(check_task(o, "default_task", o->loar.default_task, err));
+        TRY(find_task(setup, "default_task", o->loar.default_task, &setup->default_task, err));
     for (size_t i = 0; i < o->loar.tasks.count; i++) {
         const struct task_options *entry = &o->loar.tasks.items[i];
-        TRY(check_task(o, "tasks", entry->task, err));
-        struct loar_task *task = &tasks[loar_block_task(o, entry->task)];
+        int index;
+        TRY(find_task(setup, "tasks", entry->task, &index, err));
+        struct loar_task *task = &setup->plan.config.tasks[index];
         if (entry->budget > 0)
             task->scale = entry->budget / o->loar.budget;
         task->has_policy = strcmp(entry->policy, "default");
@@ -151,8 +117,6 @@ static void apply_entry(const struct options *o, const struct layer_options *ent
 
 static enum status read_layers(const struct options *o, int layers, struct loar_layer *out, struct error *err)
 {
-    for (int i = 0; i < layers; i++)
-        out[i] = (struct loar_layer){.budget = 1};
     for (size_t k = 0; k < o->loar.layers.count; k++) {
         const struct layer_options *entry = &o->loar.layers.items[k];
         int first, last;
@@ -173,7 +137,6 @@ static enum status read_layers(const struct options *o, int layers, struct loar_
 static enum status read_config(const struct options *o, struct loar_config *c, struct error *err)
 {
 #define WORD(names, word) loar_choice(names, (int)(sizeof names / sizeof *names), word)
-    *c = LOAR_CONFIG_DEFAULT;
     c->feature = (enum loar_feature)WORD(loar_feature_names, o->loar.features);
     c->granularity = (enum loar_granularity)WORD(loar_granularity_names, o->loar.granularity);
     c->policy = (enum loar_policy)WORD(loar_policy_names, o->loar.policy);
@@ -189,7 +152,6 @@ static enum status read_config(const struct options *o, struct loar_config *c, s
     c->min_heads = o->loar.min_heads > LOAR_MAX_HEADS ? LOAR_MAX_HEADS + 1 : (int)o->loar.min_heads;
     c->ema_decay = o->loar.ema_decay;
     c->explore = o->loar.explore;
-    c->n_tasks = count_tasks(o);
     if (o->loar.always_on.count > LOAR_MAX_HEADS)
         FAIL(err, STATUS_USAGE, "always_on lists %zu heads; no layer has more than %d", o->loar.always_on.count, LOAR_MAX_HEADS);
     c->n_always_on = (int)o->loar.always_on.count;
@@ -202,51 +164,39 @@ static enum status read_config(const struct options *o, struct loar_config *c, s
     return STATUS_OK;
 }
 
-static enum status fill(const struct options *o, const struct model_config *model, struct loar_plan *plan,
-                        struct loar_layer *layers, struct error *err)
+static enum status fill(const struct options *o, const struct model_config *model, struct loar_setup *setup, struct error *err)
 {
     const struct loar_shape shape = model_shape(model);
-    TRY(read_config(o, &plan->config, err));
-    if (plan->config.n_tasks > LOAR_MAX_TASKS)
-        FAIL(err, STATUS_USAGE, "%d tasks; routing handles at most %d", plan->config.n_tasks, LOAR_MAX_TASKS);
-    TRY(read_tasks(o, plan->config.tasks, err));
-    TRY(read_layers(o, model->layers, layers, err));
-    return loar_check(&plan->config, &shape, layers, model->layers, err);
+    TRY(read_config(o, &setup->plan.config, err));
+    TRY(read_tasks(o, setup, err));
+    TRY(read_layers(o, model->layers, setup->layers, err));
+    return loar_check(&setup->plan.config, &shape, setup->layers, model->layers, err);
 }
 
-enum status loar_block_plan(const struct options *o, struct model_config *config, struct error *err)
+enum status loar_block_read(const struct options *o, const struct model_config *config, struct loar_setup **out, struct error *err)
 {
-    config->loar = NULL;
+    *out = NULL;
     if (!o->loar.layers.count)
         return STATUS_OK;
-    struct loar_plan *plan = mem_alloc(1, sizeof *plan);
-    struct loar_layer *layers = mem_alloc((size_t)config->layers, sizeof *layers);
-    enum status st = plan && layers ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory for the routing of %d layers", config->layers);
-    if (st == STATUS_OK && (st = fill(o, config, plan, layers, err)) == STATUS_USAGE)
-        error_prefix(err, "loar");
-    if (st != STATUS_OK) {
-        mem_free(layers);
-        mem_free(plan);
-        return st;
+    struct loar_setup *setup;
+    TRY(loar_setup_create(config->layers, &setup, err));
+    enum status st = fill(o, config, setup, err);
+    if (st == STATUS_OK) {
+        *out = setup;
+        return STATUS_OK;
     }
-    plan->layers = layers;
-    config->loar = plan;
-    return STATUS_OK;
+    if (st == STATUS_USAGE)
+        error_prefix(err, "loar");
+    loar_setup_free(setup);
+    return st;
 }
 
-void loar_block_free(struct model_config *config)
+enum status loar_block_schedule(const struct options *o, bool taken_over, int64_t total_steps, struct loar_schedule *out,
+                                struct error *err)
 {
-    struct loar_plan *plan = (struct loar_plan *)config->loar;
-    if (plan)
-        mem_free((struct loar_layer *)plan->layers);
-    mem_free(plan);
-    config->loar = NULL;
-}
-
-enum status loar_block_schedule(const struct options *o, int64_t total_steps, struct loar_schedule *out, struct error *err)
-{
-    *out = (struct loar_schedule){total_steps, o->loar.dense_steps, o->loar.anneal_share, o->loar.frozen_share};
-    if (!o->loar.layers.count)
+    double anneal_share = o->loar.anneal_share >= 0 ? o->loar.anneal_share : taken_over ? 0 : 0.25;
+    *out = (struct loar_schedule){total_steps, o->loar.dense_steps, anneal_share, o->loar.frozen_share, taken_over};
+    if (!o->loar.layers.count && !taken_over)
         return STATUS_OK;
     enum status st = loar_schedule_check(out, err);
     if (st != STATUS_OK)

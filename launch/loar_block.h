@@ -6,21 +6,17 @@
 
 #include "common/options.h"
 #include "common/status.h"
+#include "launch/loar_setup.h"
 #include "worker/loar/schedule.h"
-#include "worker/model/model.h"
 
-/* Where the options ask for routing, checks them against the model and sets config->loar, which loar_block_free releases;
- * else the model is dense. Tasks are those of the training data sets, in their order. */
-enum status loar_block_plan(const struct options *options, struct model_config *config, struct error *err);
-void loar_block_free(struct model_config *config);
+/* Where the options ask for routing, checks them against the model; else NULL. Tasks are those of the training data sets,
+ * in their order. */
+enum status loar_block_read(const struct options *options, const struct model_config *config, struct loar_setup **out,
+                            struct error *err);
 
-/* Number of a task among those of the training data sets, or -1. */
-int loar_block_task(const struct options *options, const char *name);
-/* The one for requests and evaluation rows of other tasks. */
-int loar_block_default_task(const struct options *options);
-
-/* STATUS_USAGE when the parts of the schedule do not fit into the steps. */
-enum status loar_block_schedule(const struct options *options, int64_t total_steps, struct loar_schedule *out,
+/* How routing is let in over the steps. taken_over: it was learnt before and came with the model's folder.
+ * STATUS_USAGE when the parts of the schedule do not fit into the steps. */
+enum status loar_block_schedule(const struct options *options, bool taken_over, int64_t total_steps, struct loar_schedule *out,
                                 struct error *err);
 
 #endif

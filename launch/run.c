@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "common/yaml.h"
 #include "launch/loar_block.h"
+#include "launch/loar_folder.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -120,6 +121,78 @@ static enum status load_sets(struct run *run, const struct dataset_list *list, i
     return STATUS_OK;
 }
 
+/* Rows of per-task tensors belong to tasks by their number alone. */
+static enum status check_folder_tasks(const struct run *run, const struct loar_setup *folder, struct error *err)
+{
+    if (loar_setup_same_tasks(run->loar, folder) || !loar_setup_is_routed(run->loar) || !loar_setup_is_routed(folder))
+        return STATUS_OK;
+    struct text here = {0}, there = {0};
+    loar_setup_put_tasks(run->loar, &here);
+    loar_setup_put_tasks(folder, &there);
+    error_set(err, STATUS_USAGE,
+              "model_name_or_path: the routers in '%s' were trained for the tasks %.300s, the data sets here name %.300s; give the same "
+              "tasks in the same order (datasets.0.task ...), or leave the loar block out to take the folder's routing over, or let "
+              "loar export --dense write a folder without routers",
+              run->options->model_name_or_path, there.failed ? "?" : there.data, here.failed ? "?" : here.data);
+    text_free(&here);
+    text_free(&there);
+    return STATUS_USAGE;
+}
+
+/* The run file's routing counts; where it says nothing, that of the model's folder. */
+static enum status load_routing(struct run *run, struct error *err)
+{
+    const struct options *o = run->options;
+    struct loar_setup *folder = NULL;
+    TRY(loar_block_read(o, &run->config, &run->loar, err));
+    if (o->model_name_or_path)
+        TRY(loar_folder_read(o->model_name_or_path, &run->config, &folder, err));
+    enum status st = STATUS_OK;
+    if (folder && run->loar) {
+        st = check_folder_tasks(run, folder, err);
+        loar_setup_free(folder);
+    } else if (folder) {
+        run->loar = folder;
+        run->loar_taken_over = true;
+    }
+    if (st != STATUS_OK || !run->loar)
+        return st;
+    run->config.loar = &run->loar->plan;
+    loar_folder_write(run->loar, &run->loar_json);
+    if (run->loar_json.failed)
+        FAIL(err, STATUS_NOMEM, "no memory for the routing of %d layers", run->config.layers);
+    return STATUS_OK;
+}
+
+/* Evaluation sets number their tasks as the training sets do, with their own behind. */
+static enum status map_tasks(struct run *run, struct error *err)
+{
+    run->routed_as = mem_alloc((size_t)run->eval.n_tasks, sizeof *run->routed_as);
+    if (!run->routed_as)
+        FAIL(err, STATUS_NOMEM, "no memory for %d tasks", run->eval.n_tasks);
+    for (int i = 0; run->loar && i < run->eval.n_tasks; i++)
+        run->routed_as[i] = loar_setup_task_or_default(run->loar, run->eval.tasks[i]);
+    return STATUS_OK;
+}
+
+void run_routing_notes(const struct run *run, struct text *notes)
+{
+    const struct loar_setup *loar = run->loar;
+    if (run->loar_taken_over)
+        text_printf(notes, "attention is routed as '%s' says, for the run file asks for no routing of its own (loar.layers)\n",
+                    run->options->model_name_or_path);
+    for (int i = 0; loar && i < run->train.n_tasks; i++)
+        if (loar_setup_task(loar, run->train.tasks[i]) < 0)
+            text_printf(notes, "the folder's routing knows no task '%s': its rows are routed as '%s'\n", run->train.tasks[i],
+                        loar->tasks[loar->default_task]);
+}
+
+enum status run_import(const struct run *run, float *values, struct import_report *report, struct error *err)
+{
+    struct import_options options = {.new_routers = run->loar && !run->loar_taken_over, .seed = (uint64_t)run->options->seed};
+    return model_import(run->options->model_name_or_path, &run->config, &run->table, &options, values, report, err);
+}
+
 static enum status load(struct run *run, struct error *err)
 {
     const struct options *o = run->options;
@@ -129,7 +202,7 @@ static enum status load(struct run *run, struct error *err)
     TRY(tokenizer_load(run_tokenizer_path(o), &run->tokenizer, err));
     TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
-    TRY(loar_block_plan(o, &run->config, err));
+    TRY(load_routing(run, err));
     TRY(model_params(&run->config, &run->table, err));
     run->chunks = chunks_make(run->table.values, o->ps.chunk_values);
     if (o->max_length > run->config.max_positions)
@@ -140,7 +213,8 @@ static enum status load(struct run *run, struct error *err)
     run->span_weights[SPAN_ANSWER] = run->span_weights[SPAN_END] = (float)o->answer_loss_weight;
     TRY(load_sets(run, &o->datasets, -1, &run->train, err));
     TRY(dataset_name_tasks(&run->eval, run->train.tasks, run->train.n_tasks, err));
-    return load_sets(run, &o->eval_datasets, o->eval_max_samples, &run->eval, err);
+    TRY(load_sets(run, &o->eval_datasets, o->eval_max_samples, &run->eval, err));
+    return map_tasks(run, err);
 }
 
 enum status run_load(const struct options *options, struct threads *pool, struct run *out, struct error *err)
@@ -158,7 +232,9 @@ void run_free(struct run *run)
     dataset_free(&run->train);
     dataset_free(&run->eval);
     params_free(&run->table);
-    loar_block_free(&run->config);
+    mem_free(run->routed_as);
+    loar_setup_free(run->loar);
+    text_free(&run->loar_json);
     tokenizer_free(run->tokenizer);
     text_free(&run->config_json);
     *run = (struct run){0};
@@ -170,7 +246,7 @@ enum status run_plan(struct run *run, int slots, struct error *err)
     uint64_t seed = (uint64_t)(o->data_seed >= 0 ? o->data_seed : o->seed);
     order_free(&run->order);
     TRY(order_create(seed, run->train.rows, slots, (int)o->per_device_train_batch_size, o->shuffle_dataset, &run->order, err));
-    return loar_block_schedule(o, run_total_steps(run), &run->routing, err);
+    return loar_block_schedule(o, run->loar_taken_over, run_total_steps(run), &run->routing, err);
 }
 
 int64_t run_total_steps(const struct run *run)
@@ -185,10 +261,18 @@ int run_eval_batches(const struct run *run, int set)
     return (int)dataset_eval_batches(&run->eval.parts[set], (int)run->options->per_device_eval_batch_size);
 }
 
+static void route_rows(const struct run *run, struct batch *batch)
+{
+    for (int i = 0; i < batch->n_sequences; i++)
+        batch->tasks[i] = run->routed_as[batch->tasks[i]];
+}
+
 static enum status train_batch(void *context, int64_t step, int slot, struct batch *out, struct error *err)
 {
     struct run *run = context;
-    return dataset_slot_batch(&run->train, &run->order, step, slot, run->span_weights, out, err);
+    TRY(dataset_slot_batch(&run->train, &run->order, step, slot, run->span_weights, out, err));
+    route_rows(run, out);
+    return STATUS_OK;
 }
 
 static enum status eval_batch(void *context, int set, int64_t index, struct batch *out, struct error *err)
@@ -198,9 +282,7 @@ static enum status eval_batch(void *context, int set, int64_t index, struct batc
         FAIL(err, STATUS_PEER, "evaluation set %d of %d was asked for", set, run->eval.n_parts);
     TRY(dataset_eval_batch(&run->eval, &run->eval.parts[set], (int)run->options->per_device_eval_batch_size, index,
                            run->span_weights, out, err));
-    for (int i = 0; i < out->n_sequences; i++) /* of a task that was not trained: routed as the default one */
-        if (out->tasks[i] >= run->train.n_tasks)
-            out->tasks[i] = loar_block_default_task(run->options);
+    route_rows(run, out);
     return STATUS_OK;
 }
 

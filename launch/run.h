@@ -10,10 +10,12 @@
 #include "common/threads.h"
 #include "worker/data/dataset.h"
 #include "worker/loar/schedule.h"
+#include "worker/model/import.h"
 #include "worker/model/model.h"
 #include "worker/train/loop.h"
 
 struct chat_template;
+struct loar_setup;
 struct tokenizer;
 
 struct run {
@@ -21,11 +23,15 @@ struct run {
     struct threads *pool;          /* borrowed */
     struct model_config config;
     struct text config_json; /* config.json of the model: the folder's own, or made from the architecture file */
+    struct loar_setup *loar; /* behind config.loar; NULL in a dense model */
+    bool loar_taken_over;    /* it is that of the model's folder, not the options' */
+    struct text loar_json;   /* loar_config.json of a routed model */
     struct tokenizer *tokenizer;
     const struct chat_template *template;
     struct params table;
     struct chunks chunks;
     struct dataset train, eval; /* parts of eval: one per evaluation set */
+    int32_t *routed_as;         /* [eval.n_tasks] task by which rows of a data set's task are routed */
     float span_weights[SPAN_COUNT];
     struct order order; /* after run_plan */
     struct loar_schedule routing; /* same */
@@ -43,6 +49,12 @@ int64_t run_total_steps(const struct run *run);
 int run_eval_batches(const struct run *run, int set);
 /* Batches as the training loop asks for them; `run` must outlive it. */
 struct batch_source run_batches(struct run *run);
+
+/* Fills values[table.values] with the weights of model_name_or_path; routers that it lacks begin anew where the options ask
+ * for routing. */
+enum status run_import(const struct run *run, float *values, struct import_report *report, struct error *err);
+/* What a person should know about the run's routing, one line each. */
+void run_routing_notes(const struct run *run, struct text *notes);
 
 /* Folder whose tokenizer files and config belong to the run's model, for carrying them along. */
 const char *run_tokenizer_path(const struct options *options);

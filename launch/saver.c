@@ -6,6 +6,7 @@
 #include "common/files.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "worker/model/export.h"
 
 /* Files of the model folder that travel inside a snapshot, so that it alone can be exported and generate. */
 static const char *const carried[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -19,7 +20,7 @@ struct saver {
     struct writer *writer;
     struct server *server;
     const char *optimizer;
-    struct snapshot_text files[CARRIED + 1];
+    struct snapshot_text files[CARRIED + 2];
     int n_files;
     char *contents[CARRIED];
     char *options_text;
@@ -31,6 +32,8 @@ struct saver {
 static enum status carry_files(struct saver *s, struct error *err)
 {
     s->files[s->n_files++] = (struct snapshot_text){"config.json", s->run->config_json.data, s->run->config_json.size};
+    if (s->run->loar)
+        s->files[s->n_files++] = (struct snapshot_text){MODEL_ROUTING_FILE, s->run->loar_json.data, s->run->loar_json.size};
     for (int i = 0; i < CARRIED; i++) {
         char *path = path_join(run_tokenizer_path(s->run->options), carried[i]);
         if (!path)

@@ -3,11 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "common/memory.h"
 #include "launch/loar_block.h"
+#include "launch/loar_folder.h"
 #include "ps/snapshot.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
+#include "worker/model/export.h"
 #include "worker/model/import.h"
 
 static enum status allocate(struct source *s, struct error *err)
@@ -30,29 +33,63 @@ static enum status read_saved_options(struct source *s, const struct snapshot *s
     return st;
 }
 
+static enum status use_routing(struct source *s, enum status st)
+{
+    if (st == STATUS_OK && s->loar)
+        s->config.loar = &s->loar->plan;
+    return st;
+}
+
+/* As the snapshot's own loar_config.json says; those of earlier versions have none, and follow from the options. */
+static enum status read_saved_routing(struct source *s, const struct snapshot *snapshot, struct error *err)
+{
+    char *text = NULL;
+    size_t size;
+    bool there = false;
+    for (int i = 0; i < snapshot_files(snapshot); i++)
+        there = there || !strcmp(snapshot_file_at(snapshot, i), MODEL_ROUTING_FILE);
+    if (!there)
+        return use_routing(s, loar_block_read(&s->options, &s->config, &s->loar, err));
+    TRY(snapshot_file(snapshot, MODEL_ROUTING_FILE, &text, &size, err));
+    enum status st = loar_folder_parse(text, size, MODEL_ROUTING_FILE " of the snapshot", &s->config, &s->loar, err);
+    mem_free(text);
+    return use_routing(s, st);
+}
+
+static enum status read_snapshot(struct source *s, const struct snapshot *snapshot, struct error *err)
+{
+    char *config;
+    size_t size;
+    TRY(read_saved_options(s, snapshot, err));
+    TRY(snapshot_file(snapshot, "config.json", &config, &size, err));
+    enum status st = model_config_parse(config, size, snapshot_path(snapshot), &s->config, err);
+    mem_free(config);
+    TRY(st);
+    TRY(read_saved_routing(s, snapshot, err));
+    TRY(allocate(s, err));
+    return snapshot_load(snapshot, &s->table, s->values, 0, NULL, err);
+}
+
+enum status source_of_snapshot(const struct snapshot *snapshot, struct source *out, struct error *err)
+{
+    *out = (struct source){0};
+    enum status st = read_snapshot(out, snapshot, err);
+    if (st != STATUS_OK)
+        source_close(out);
+    return st;
+}
+
 static enum status load_snapshot(struct source *s, const struct snapshot *snapshot, struct error *err)
 {
-    char *config = NULL, *json = NULL, *tokenizer_config = NULL;
-    size_t config_size, json_size, tokenizer_config_size = 0;
+    char *json = NULL, *tokenizer_config = NULL;
+    size_t json_size, tokenizer_config_size = 0;
     struct error absent;
-    const char *path = snapshot_path(snapshot);
-    TRY(read_saved_options(s, snapshot, err));
-    enum status st = snapshot_file(snapshot, "config.json", &config, &config_size, err);
-    if (st == STATUS_OK)
-        st = model_config_parse(config, config_size, path, &s->config, err);
-    if (st == STATUS_OK)
-        st = loar_block_plan(&s->options, &s->config, err);
-    if (st == STATUS_OK)
-        st = snapshot_file(snapshot, "tokenizer.json", &json, &json_size, err);
-    if (st == STATUS_OK && snapshot_file(snapshot, "tokenizer_config.json", &tokenizer_config, &tokenizer_config_size, &absent) != STATUS_OK)
+    TRY(read_snapshot(s, snapshot, err));
+    TRY(snapshot_file(snapshot, "tokenizer.json", &json, &json_size, err));
+    if (snapshot_file(snapshot, "tokenizer_config.json", &tokenizer_config, &tokenizer_config_size, &absent) != STATUS_OK)
         tokenizer_config = NULL; /* not every model has one */
-    if (st == STATUS_OK)
-        st = tokenizer_load_text(json, json_size, tokenizer_config, tokenizer_config_size, path, &s->tokenizer, err);
-    if (st == STATUS_OK)
-        st = allocate(s, err);
-    if (st == STATUS_OK)
-        st = snapshot_load(snapshot, &s->table, s->values, 0, NULL, err);
-    mem_free(config);
+    enum status st = tokenizer_load_text(json, json_size, tokenizer_config, tokenizer_config_size, snapshot_path(snapshot),
+                                         &s->tokenizer, err);
     mem_free(json);
     mem_free(tokenizer_config);
     return st;
@@ -60,11 +97,16 @@ static enum status load_snapshot(struct source *s, const struct snapshot *snapsh
 
 static enum status load_folder(struct source *s, const char *path, struct error *err)
 {
+    struct import_report report;
     TRY(options_defaults(&s->options, err));
     TRY(model_config_read(path, &s->config, err));
+    TRY(use_routing(s, loar_folder_read(path, &s->config, &s->loar, err)));
     TRY(tokenizer_load(path, &s->tokenizer, err));
     TRY(allocate(s, err));
-    return model_import(path, &s->config, &s->table, s->values, NULL, err);
+    TRY(model_import(path, &s->config, &s->table, NULL, s->values, &report, err));
+    if (report.left_routers && !s->loar)
+        log_warn("'%s' holds %d tensors of routers but no " MODEL_ROUTING_FILE ": all heads run", path, report.left_routers);
+    return STATUS_OK;
 }
 
 enum status source_open(const char *path, bool snapshot, struct threads *pool, struct source *out, struct error *err)
@@ -97,7 +139,7 @@ void source_close(struct source *s)
     tokenizer_free(s->tokenizer);
     mem_free_aligned(s->values);
     params_free(&s->table);
-    loar_block_free(&s->config);
+    loar_setup_free(s->loar);
     options_free(&s->options);
     *s = (struct source){0};
 }

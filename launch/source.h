@@ -8,21 +8,26 @@
 #include "common/params.h"
 #include "common/status.h"
 #include "common/threads.h"
+#include "launch/loar_setup.h"
 #include "worker/model/model.h"
 
+struct snapshot;
 struct tokenizer;
 
 struct source {
     struct options options; /* of the run behind a snapshot, or defaults */
     struct model_config config;
+    struct loar_setup *loar; /* behind config.loar; NULL in a dense model */
     struct params table;
     float *values;
     struct tokenizer *tokenizer;
     struct model *model;
 };
 
+/* Options, configuration, routing, parameters and their values alone, of a snapshot. On failure everything is released. */
+enum status source_of_snapshot(const struct snapshot *snapshot, struct source *out, struct error *err);
 /* `path`: a snapshot, a run's folder or a folder of snapshots with `snapshot` set, else a model folder. On failure
- * everything is released. */
+ * everything is released. A model folder with routers routes as its loar_config.json says. */
 enum status source_open(const char *path, bool snapshot, struct threads *pool, struct source *out, struct error *err);
 void source_close(struct source *source);
 

@@ -7,8 +7,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
-#include "launch/loar_block.h"
-#include "worker/model/import.h"
+#include "worker/model/export.h"
 
 static bool wants_resume(const struct options *o)
 {
@@ -118,21 +117,33 @@ static enum status fill_parameters(struct start *s, const struct options *o, con
         return STATUS_OK;
     }
     struct import_report report;
-    TRY(model_import(o->model_name_or_path, &s->run.config, &s->run.table, s->shard->parameters, &report, err));
+    TRY(run_import(&s->run, s->shard->parameters, &report, err));
+    if (report.new_routers)
+        text_printf(&s->notes, "%d tensors of routers are not in '%s' and begin anew: all heads on\n", report.new_routers,
+                    o->model_name_or_path);
+    if (report.left_routers)
+        text_printf(&s->notes, "%d tensors of routers in '%s' are left out: their layers are not routed here, or keep other state\n",
+                    report.left_routers, o->model_name_or_path);
     if (report.unknown_extras)
         text_printf(&s->notes, "%d tensors of '%s' are not part of the model and were left out, for example '%s'\n",
                     report.unknown_extras, o->model_name_or_path, report.example);
     return STATUS_OK;
 }
 
-/* Rows of a task that was not trained are routed as the default one, which is said once. */
-static void note_tasks(struct start *s, const struct options *o)
+/* Routing that was taken over is not part of the options that a resumed run must keep. */
+static enum status check_routing(const struct start *s, const struct snapshot *snapshot, struct error *err)
 {
-    const struct dataset *train = &s->run.train, *eval = &s->run.eval;
-    for (int i = 0; s->run.config.loar && i < eval->n_parts; i++)
-        if (eval->parts[i].task >= train->n_tasks)
-            text_printf(&s->notes, "evaluation set %s has task %s, which no data set trains: routed as %s\n", eval->parts[i].name,
-                        eval->tasks[eval->parts[i].task], train->tasks[loar_block_default_task(o)]);
+    char *saved = NULL;
+    size_t size;
+    if (!s->run.loar_taken_over)
+        return STATUS_OK;
+    TRY(snapshot_file(snapshot, MODEL_ROUTING_FILE, &saved, &size, err));
+    bool same = size == s->run.loar_json.size && !memcmp(saved, s->run.loar_json.data, size);
+    mem_free(saved);
+    if (!same)
+        FAIL(err, STATUS_USAGE, "cannot resume from '%s': it was routed in another way than " MODEL_ROUTING_FILE " of '%s' says now; give "
+             "model_name_or_path the folder that the run began with", s->resumed_from, s->run.options->model_name_or_path);
+    return STATUS_OK;
 }
 
 static enum status make_schedule(struct start *s, const struct options *o, struct error *err)
@@ -168,7 +179,9 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     int64_t wanted = o->ps.threads > 0 ? o->ps.threads : o->threads;
     TRY(threads_create(run_threads(wanted, ranks_on_node), &s->pool, err));
     TRY(run_load(o, s->pool, &s->run, err));
-    note_tasks(s, o);
+    run_routing_notes(&s->run, &s->notes);
+    if (*snapshot)
+        TRY(check_routing(s, *snapshot, err));
     TRY(run_plan(&s->run, s->slots, err));
     s->total_steps = run_total_steps(&s->run);
     if (*snapshot && s->meta.step >= s->total_steps)

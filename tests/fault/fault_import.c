@@ -76,13 +76,13 @@ static int remove_all(void **state)
 
 static enum status do_export(enum safetensors_dtype dtype, int64_t shard_bytes)
 {
-    struct export_options options = {dtype, false, shard_bytes};
+    struct export_options options = {.dtype = dtype, .shard_bytes = shard_bytes};
     return model_export(folder, config_text.data, config_text.size, carried, 1, &table, values, &options, &err);
 }
 
 static enum status do_import(void)
 {
-    return model_import(folder, &config, &table, again, NULL, &err);
+    return model_import(folder, &config, &table, NULL, again, NULL, &err);
 }
 
 static enum status do_read_config(void)
@@ -229,7 +229,7 @@ static void a_failed_overwrite_is_no_model(void **state)
     (void)state;
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(do_export_whole(), STATUS_OK);
-    struct export_options options = {SAFETENSORS_F32, true, 0};
+    struct export_options options = {.dtype = SAFETENSORS_F32, .overwrite = true};
     limit_files(1200);
     enum status st = model_export(folder, config_text.data, config_text.size, carried, 1, &table, values, &options, &err);
     limit_files(RLIM_INFINITY);

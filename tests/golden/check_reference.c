@@ -296,7 +296,7 @@ static enum status open_reference(struct check *c)
     if (st == STATUS_OK) {
         c->values = need(mem_alloc_aligned((size_t)c->table.values, sizeof(float)));
         c->gradients = need(mem_alloc_aligned((size_t)c->table.values, sizeof(float)));
-        st = model_import(c->dir, &c->config, &c->table, c->values, NULL, err);
+        st = model_import(c->dir, &c->config, &c->table, NULL, c->values, NULL, err);
     }
     if (st == STATUS_OK)
         st = threads_create(1, &c->pool, err);

@@ -1,7 +1,8 @@
 /* Imports a model folder and exports it again, for tests/golden/export_transformers.py.
  * usage: export_folder MODEL OUT f32|bf16 SHARD_BYTES   (0: one file)
  *        export_folder --loss MODEL ROWS.json           mean loss over every next token, one line for each [ids]
- *        export_folder --scratch CONFIG.json OUT       new weights, config.json written by this program */
+ *        export_folder --scratch CONFIG.json OUT       new weights, config.json written by this program
+ *        export_folder --routed CONFIG.json OUT        the same weights and routers in every layer */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 static enum status write_out(const char *out, const char *config_json, size_t size, const struct params *table,
                              const float *values, enum safetensors_dtype dtype, int64_t shard_bytes, struct error *err)
 {
-    struct export_options options = {dtype, true, shard_bytes};
+    struct export_options options = {.dtype = dtype, .overwrite = true, .shard_bytes = shard_bytes};
     return model_export(out, config_json, size, NULL, 0, table, values, &options, err);
 }
 
@@ -33,7 +34,7 @@ static enum status copy_model(const char *dir, const char *out, enum safetensors
     size_t size = 0;
     enum status st = values && path ? file_read(path, &text, &size, err) : error_set(err, STATUS_NOMEM, "no memory");
     if (st == STATUS_OK)
-        st = model_import(dir, &config, &table, values, NULL, err);
+        st = model_import(dir, &config, &table, NULL, values, NULL, err);
     if (st == STATUS_OK)
         st = write_out(out, text, size, &table, values, dtype, shard_bytes, err);
     mem_free(path);
@@ -83,7 +84,7 @@ static enum status print_losses(const char *dir, const char *rows_path, struct e
     float *values = mem_alloc_aligned((size_t)table.values, sizeof *values);
     enum status st = values ? json_read_file(rows_path, &rows, err) : error_set(err, STATUS_NOMEM, "no memory");
     if (st == STATUS_OK)
-        st = model_import(dir, &config, &table, values, NULL, err);
+        st = model_import(dir, &config, &table, NULL, values, NULL, err);
     if (st == STATUS_OK)
         st = threads_create(1, &pool, err);
     if (st == STATUS_OK)
@@ -99,12 +100,20 @@ static enum status print_losses(const char *dir, const char *rows_path, struct e
     return st;
 }
 
-static enum status new_model(const char *config_path, const char *out, struct error *err)
+static enum status new_model(const char *config_path, const char *out, bool routed, struct error *err)
 {
+    enum { LAYERS = 64 };
+    static struct loar_layer layers[LAYERS];
+    static struct loar_plan plan = {.layers = layers};
     struct model_config config;
     struct params table = {0};
     struct text text = {0};
     TRY(model_config_read_file(config_path, &config, err));
+    plan.config = LOAR_CONFIG_DEFAULT;
+    for (int i = 0; i < LAYERS; i++)
+        layers[i] = (struct loar_layer){.routed = true, .budget = 0.5};
+    if (routed && config.layers <= LAYERS)
+        config.loar = &plan;
     TRY(model_params(&config, &table, err));
     model_config_write(&config, "float32", &text);
     float *values = mem_alloc_aligned((size_t)table.values, sizeof *values);
@@ -124,7 +133,9 @@ int main(int argc, char **argv)
     struct error err;
     enum status st;
     if (argc == 4 && !strcmp(argv[1], "--scratch"))
-        st = new_model(argv[2], argv[3], &err);
+        st = new_model(argv[2], argv[3], false, &err);
+    else if (argc == 4 && !strcmp(argv[1], "--routed"))
+        st = new_model(argv[2], argv[3], true, &err);
     else if (argc == 4 && !strcmp(argv[1], "--loss"))
         st = print_losses(argv[2], argv[3], &err);
     else if (argc == 5)
@@ -132,7 +143,7 @@ int main(int argc, char **argv)
                         strtoll(argv[4], NULL, 10), &err);
     else
         st = error_set(&err, STATUS_USAGE, "usage: export_folder MODEL OUT f32|bf16 SHARD_BYTES | --loss MODEL ROWS.json | "
-                                         "--scratch CONFIG.json OUT");
+                                         "--scratch | --routed CONFIG.json OUT");
     if (st != STATUS_OK)
         fprintf(stderr, "export_folder: %s\n", err.text);
     return status_exit_code(st);

@@ -81,7 +81,7 @@ static void a_snapshot_becomes_a_folder(void **state)
     assert_true(config.n_eos == 1 && config.eos[0] == 7);
     float again[64];
     assert_true(table.values <= 64);
-    assert_ok(model_import(out, &config, &table, again, NULL, &err), &err);
+    assert_ok(model_import(out, &config, &table, NULL, again, NULL, &err), &err);
     assert_memory_equal(again, values, (size_t)table.values * sizeof *values);
     char *tokenizer;
     size_t size;
@@ -92,7 +92,7 @@ static void a_snapshot_becomes_a_folder(void **state)
 
     assert_int_equal(call(snapshots, out, NULL, NULL), status_exit_code(STATUS_USAGE)); /* not empty */
     assert_int_equal(call(snapshots, out, "--overwrite", "--dtype=bf16"), 0);
-    assert_ok(model_import(out, &config, &table, again, NULL, &err), &err);
+    assert_ok(model_import(out, &config, &table, NULL, again, NULL, &err), &err);
     for (int i = 0; i < 35; i++)
         assert_true(again[i] - values[i] <= 0x1p-8f * 4 && values[i] - again[i] <= 0x1p-8f * 4);
     assert_memory_not_equal(again, values, 35 * sizeof *values);

@@ -66,7 +66,7 @@ static void make_model(struct params *table, float **values)
 static enum status export_with(const struct params *table, const float *values, enum safetensors_dtype dtype, bool overwrite,
                                int64_t shard_bytes)
 {
-    struct export_options options = {dtype, overwrite, shard_bytes};
+    struct export_options options = {.dtype = dtype, .overwrite = overwrite, .shard_bytes = shard_bytes};
     return model_export(folder, config_json, strlen(config_json), carried, 2, table, values, &options, &err);
 }
 
@@ -76,7 +76,7 @@ static void import_equals(const struct params *table, const float *values)
     assert_ok(model_config_read(folder, &config, &err), &err);
     assert_true(config.norm_eps == 1e-5f && config.n_eos == 1 && config.eos[0] == 3);
     float *again = mem_alloc((size_t)table->values, sizeof *again);
-    assert_ok(model_import(folder, &config, table, again, NULL, &err), &err);
+    assert_ok(model_import(folder, &config, table, NULL, again, NULL, &err), &err);
     assert_memory_equal(again, values, (size_t)table->values * sizeof *again);
     mem_free(again);
 }
@@ -146,7 +146,7 @@ static void bad_requests_are_refused(void **state)
     struct params table;
     float *values;
     make_model(&table, &values);
-    struct export_options options = {SAFETENSORS_F16, false, 0};
+    struct export_options options = {.dtype = SAFETENSORS_F16};
     size_t size = strlen(config_json);
     assert_refused(model_export(folder, config_json, size, NULL, 0, &table, values, &options, &err), STATUS_USAGE, &err, "F16");
     options.dtype = SAFETENSORS_F32;

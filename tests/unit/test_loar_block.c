@@ -7,6 +7,7 @@
 
 static struct options o;
 static struct model_config model;
+static struct loar_setup *setup;
 static struct error err;
 
 static enum status plan(const char *block)
@@ -15,15 +16,15 @@ static enum status plan(const char *block)
     int size = snprintf(all, sizeof all, "model_name_or_path: m\ndatasets: [{path: a.jsonl, task: qa}, {path: b.jsonl, task: gen}, {path: c.jsonl, task: qa}]\n%s", block);
     enum status st = options_parse_text(all, (size_t)size, "run.yaml", 0, NULL, &o, NULL, &err);
     model = (struct model_config){.width = 64, .layers = 8, .heads = 8, .head_dim = 8};
-    if (st == STATUS_OK && (st = loar_block_plan(&o, &model, &err)) != STATUS_OK)
+    if (st == STATUS_OK && (st = loar_block_read(&o, &model, &setup, &err)) != STATUS_OK)
         options_free(&o);
     return st;
 }
 
 static void done(void)
 {
-    loar_block_free(&model);
-    assert_null(model.loar);
+    loar_setup_free(setup);
+    setup = NULL;
     options_free(&o);
 }
 
@@ -32,9 +33,9 @@ static void assert_layers(const char *block, const char *wanted)
 {
     char found[9] = "";
     assert_ok(plan(block), &err);
-    assert_non_null(model.loar);
+    assert_non_null(setup);
     for (int i = 0; i < 8; i++) {
-        const struct loar_layer *l = &model.loar->layers[i];
+        const struct loar_layer *l = &setup->layers[i];
         found[i] = l->window ? l->routed ? 'b' : 'w' : l->routed ? 'r' : '.';
         assert_true(l->window || !l->sinks);
     }
@@ -46,7 +47,7 @@ static void layers(void **state)
 {
     (void)state;
     assert_ok(plan(""), &err);
-    assert_null(model.loar);
+    assert_null(setup);
     done();
     assert_layers("loar: {layers: article}\n", "bbbbbb..");
     assert_layers("loar: {layers: interleave}\n", "bbb.bbb.");
@@ -57,7 +58,7 @@ static void layers(void **state)
     assert_layers("loar: {layers: [{routed: true}, {range: -8, routed: false}]}\n", ".rrrrrrr");
     assert_refused(plan("loar: {layers: [article]}\n"), STATUS_USAGE, &err, "wanted a mapping such as {range: 0-5");
     assert_ok(plan("loar: {layers: [{preset: article}, {range: 1, budget: 0.25}, {range: 2, sinks: 9}], budget: 0.4, window: 128, sinks: 3}\n"), &err);
-    const struct loar_layer *l = model.loar->layers;
+    const struct loar_layer *l = setup->plan.layers;
     assert_true(l[0].budget == 0.4 && l[0].window == 128 && l[0].sinks == 3);
     assert_true(l[1].budget == 0.25 && l[1].window == 128 && l[1].routed);
     assert_true(l[2].sinks == 9 && l[2].window == 128);
@@ -68,12 +69,12 @@ static void tasks(void **state)
 {
     (void)state;
     assert_ok(plan("loar: {layers: article, budget: 0.5, tasks: [{task: gen, budget: 0.25, policy: topk}], default_task: gen}\n"), &err);
-    const struct loar_config *c = &model.loar->config;
+    const struct loar_config *c = &setup->plan.config;
     assert_int_equal(c->n_tasks, 2);
-    assert_int_equal(loar_block_task(&o, "qa"), 0);
-    assert_int_equal(loar_block_task(&o, "gen"), 1);
-    assert_int_equal(loar_block_task(&o, "sums"), -1);
-    assert_int_equal(loar_block_default_task(&o), 1);
+    assert_int_equal(loar_setup_task(setup, "qa"), 0);
+    assert_int_equal(loar_setup_task(setup, "gen"), 1);
+    assert_int_equal(loar_setup_task(setup, "sums"), -1);
+    assert_int_equal(setup->default_task, 1);
     assert_true(loar_task_budget(c, 0, 0.5) == 0.5 && loar_task_budget(c, 1, 0.5) == 0.25);
     assert_int_equal(loar_task_policy(c, 0), LOAR_POLICY_quantile);
     assert_int_equal(loar_task_policy(c, 1), LOAR_POLICY_topk);
@@ -85,7 +86,7 @@ static void every_word(void **state)
     (void)state;
     assert_ok(plan("loar: {layers: article, policy: topp, features: ema, granularity: token, block: 128, router_dim: 8, router: random, gate: soft,\n"
                    "  always_on: [0, 3], fallback: all, c: 0.9, per_head: true, ema_decay: 0.9, stand_in: explore, explore: 0.1}\n"), &err);
-    const struct loar_config *c = &model.loar->config;
+    const struct loar_config *c = &setup->plan.config;
     assert_true(c->policy == LOAR_POLICY_topp && c->feature == LOAR_EMA && c->granularity == LOAR_BY_TOKEN && c->block == 128);
     assert_true(c->router_dim == 8 && c->router == LOAR_RANDOM && c->gate == LOAR_SOFT && c->n_always_on == 2 && c->always_on[1] == 3);
     assert_true(c->fallback == LOAR_FALLBACK_ALL && c->c == 0.9 && c->per_head && c->ema_decay == 0.9);
@@ -142,12 +143,24 @@ static void schedules(void **state)
     (void)state;
     struct loar_schedule s;
     assert_ok(plan("loar: {layers: article, dense_steps: 30, anneal_share: 0.5, frozen_share: 0.3}\n"), &err);
-    assert_ok(loar_block_schedule(&o, 200, &s, &err), &err);
+    assert_ok(loar_block_schedule(&o, false, 200, &s, &err), &err);
     assert_true(s.total_steps == 200 && s.dense_steps == 30 && s.anneal_share == 0.5 && s.frozen_share == 0.3);
-    assert_refused(loar_block_schedule(&o, 100, &s, &err), STATUS_USAGE, &err, "loar: 30 dense, 50 annealing and 30 frozen steps");
+    assert_refused(loar_block_schedule(&o, false, 100, &s, &err), STATUS_USAGE, &err, "loar: 30 dense, 50 annealing and 30 frozen steps");
     done();
     assert_ok(plan("loar: {dense_steps: 30}\n"), &err);
-    assert_ok(loar_block_schedule(&o, 10, &s, &err), &err);
+    assert_ok(loar_block_schedule(&o, false, 10, &s, &err), &err);
+    assert_refused(loar_block_schedule(&o, true, 10, &s, &err), STATUS_USAGE, &err, "loar: 30 dense");
+    done();
+    /* What was learnt before is let in at once, unless the run file says otherwise. */
+    assert_ok(plan(""), &err);
+    assert_ok(loar_block_schedule(&o, true, 10, &s, &err), &err);
+    assert_true(s.anneal_share == 0);
+    assert_ok(loar_block_schedule(&o, false, 10, &s, &err), &err);
+    assert_true(s.anneal_share == 0.25);
+    done();
+    assert_ok(plan("loar: {anneal_share: 0.5}\n"), &err);
+    assert_ok(loar_block_schedule(&o, true, 10, &s, &err), &err);
+    assert_true(s.anneal_share == 0.5);
     done();
 }
 

@@ -291,7 +291,7 @@ static void import_checks_what_it_reads(void **state)
     };
     assert_ok(safetensors_write(path, tensors, 6, &err), &err);
     memset(values, 0x55, sizeof values);
-    assert_ok(model_import(folder, &config, &table, values, &report, &err), &err);
+    assert_ok(model_import(folder, &config, &table, NULL, values, &report, &err), &err);
     assert_memory_equal(values, w, sizeof w);
     assert_memory_equal(values + 16, n, sizeof n);
     assert_true(values[6] == 0 && values[15] == 0 && values[31] == 0);
@@ -300,24 +300,24 @@ static void import_checks_what_it_reads(void **state)
     assert_int_equal(report.unknown_extras, 1);
     assert_string_equal(report.example, "odd");
     assert_ok(safetensors_write(path, tensors, 1, &err), &err);
-    assert_refused(model_import(folder, &config, &table, values, NULL, &err), STATUS_DATA, &err, "lacks the tensor 'n' [3]");
+    assert_refused(model_import(folder, &config, &table, NULL, values, NULL, &err), STATUS_DATA, &err, "lacks the tensor 'n' [3]");
     tensors[0].shape = shape_bad;
     assert_ok(safetensors_write(path, tensors, 2, &err), &err);
-    assert_refused(model_import(folder, &config, &table, values, NULL, &err), STATUS_DATA, &err,
+    assert_refused(model_import(folder, &config, &table, NULL, values, NULL, &err), STATUS_DATA, &err,
                    "'w' has the shape [3, 2], config.json asks for [2, 3]");
     tensors[0].shape = shape_w;
     w[4] = NAN;
     assert_ok(safetensors_write(path, tensors, 2, &err), &err);
-    assert_refused(model_import(folder, &config, &table, values, NULL, &err), STATUS_NUMERIC, &err, "'w' holds NaN at index 4 of 6");
+    assert_refused(model_import(folder, &config, &table, NULL, values, NULL, &err), STATUS_NUMERIC, &err, "'w' holds NaN at index 4 of 6");
     w[4] = 5;
     n[2] = -INFINITY;
     assert_ok(safetensors_write(path, tensors, 2, &err), &err);
-    assert_refused(model_import(folder, &config, &table, values, NULL, &err), STATUS_NUMERIC, &err, "'n' holds infinity at index 2");
+    assert_refused(model_import(folder, &config, &table, NULL, values, NULL, &err), STATUS_NUMERIC, &err, "'n' holds infinity at index 2");
     size_t size;
     unsigned char *file = make_file("{\"n\":{\"dtype\":\"I32\",\"shape\":[3],\"data_offsets\":[0,12]},"
                                     "\"w\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[12,24]}}", 24, &size);
     put("model.safetensors", file, size);
-    assert_refused(model_import(folder, &config, &table, values, NULL, &err), STATUS_DATA, &err, "'n' is I32");
+    assert_refused(model_import(folder, &config, &table, NULL, values, NULL, &err), STATUS_DATA, &err, "'n' is I32");
     mem_free(file);
     params_free(&table);
     drop("model.safetensors");

@@ -11,6 +11,7 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/text.h"
+#include "worker/loar/tensors.h"
 #include "worker/model/config.h"
 
 static const char config_name[] = "config.json", index_name[] = "model.safetensors.index.json";
@@ -23,7 +24,7 @@ struct export {
     const float *values;
     const struct export_options *options;
     int64_t shard_bytes;
-    int *shard_of; /* [table->count] */
+    int *shard_of; /* [table->count]; -1: left out */
     int shards, shards_written;
     size_t files_written;
 };
@@ -39,9 +40,15 @@ bool model_export_owns(const char *name)
     return !strcmp(name, config_name) || !strcmp(name, index_name) || is_weights(name);
 }
 
+/* Routers keep every bit: scores that are rounded would turn some heads on or off. */
+static enum safetensors_dtype dtype_of(const struct export *x, int tensor)
+{
+    return loar_is_tensor(x->table->items[tensor].name) ? SAFETENSORS_F32 : x->options->dtype;
+}
+
 static int64_t bytes_of(const struct export *x, int tensor)
 {
-    return x->table->items[tensor].size * (x->options->dtype == SAFETENSORS_F32 ? 4 : 2);
+    return x->table->items[tensor].size * (dtype_of(x, tensor) == SAFETENSORS_F32 ? 4 : 2);
 }
 
 /* Fills shards in forward order; a tensor that exceeds the limit alone gets a file of its own. */
@@ -51,6 +58,9 @@ static void plan_shards(struct export *x)
     x->shards = 1;
     for (int i = 0; i < x->table->count; i++) {
         int64_t bytes = bytes_of(x, i);
+        x->shard_of[i] = -1;
+        if (x->options->dense && loar_is_tensor(x->table->items[i].name))
+            continue;
         if (filled && filled + bytes > x->shard_bytes) {
             x->shards++;
             filled = 0;
@@ -81,8 +91,7 @@ static enum status write_shard(struct export *x, int shard, struct error *err)
     for (int i = 0; i < x->table->count && st == STATUS_OK; i++) {
         const struct param *p = &x->table->items[i];
         if (x->shard_of[i] == shard)
-            tensors[count++] = (struct safetensors_tensor){p->name, x->options->dtype, p->n_dims, p->shape,
-                                                           x->values + p->offset};
+            tensors[count++] = (struct safetensors_tensor){p->name, dtype_of(x, i), p->n_dims, p->shape, x->values + p->offset};
     }
     if (st == STATUS_OK)
         st = safetensors_write(path, tensors, count, err);
@@ -122,13 +131,15 @@ static enum status write_index(const struct export *x, struct error *err)
         FAIL(err, STATUS_NOMEM, "no memory for the index in '%s'", x->dir);
     struct text text = {0};
     int64_t total = 0;
-    for (int i = 0; i < x->table->count; i++) {
-        order[i] = &x->table->items[i];
-        total += bytes_of(x, i);
-    }
-    qsort(order, (size_t)x->table->count, sizeof *order, by_name);
+    int count = 0;
+    for (int i = 0; i < x->table->count; i++)
+        if (x->shard_of[i] >= 0) {
+            order[count++] = &x->table->items[i];
+            total += bytes_of(x, i);
+        }
+    qsort(order, (size_t)count, sizeof *order, by_name);
     text_printf(&text, "{\n  \"metadata\": {\n    \"total_size\": %lld\n  },\n  \"weight_map\": {", (long long)total);
-    for (int i = 0; i < x->table->count; i++) {
+    for (int i = 0; i < count; i++) {
         char name[NAME_SIZE];
         shard_name(x, x->shard_of[order[i] - x->table->items], name);
         text_puts(&text, i ? ",\n    " : "\n    ");
@@ -263,9 +274,15 @@ static enum status prepare_folder(const struct export *x, struct error *err)
     return STATUS_OK;
 }
 
-/* Weights of an earlier export that are not part of this one would be read in place of the new ones, or waste the disk. */
-static enum status remove_stale(const struct export *x, struct error *err)
+/* Weights of an earlier export that are not part of this one would be read in place of the new ones, or waste the disk; its
+ * routing would be taken for that of this model. */
+static enum status remove_stale(const struct export *x, const struct export_file *files, size_t n_files, struct error *err)
 {
+    bool routed = false;
+    for (size_t i = 0; i < n_files; i++)
+        routed = routed || !strcmp(files[i].name, MODEL_ROUTING_FILE);
+    if (!routed)
+        drop_file(x->dir, MODEL_ROUTING_FILE);
     DIR *dir = opendir(x->dir);
     if (!dir)
         FAIL(err, STATUS_IO, "cannot list the folder '%s': %s", x->dir, strerror(errno));
@@ -291,7 +308,7 @@ static enum status write_folder(struct export *x, const struct text *config, con
     if (x->shards > 1)
         TRY(write_index(x, err));
     if (x->options->overwrite)
-        TRY(remove_stale(x, err));
+        TRY(remove_stale(x, files, n_files, err));
     for (; x->files_written < n_files; x->files_written++) {
         const struct export_file *file = &files[x->files_written];
         TRY(put_file(x->dir, file->name, file->data, file->size, err));

@@ -6,7 +6,16 @@
 #include <string.h>
 
 #include "common/memory.h"
+#include "worker/loar/tensors.h"
 #include "worker/model/safetensors.h"
+
+struct import {
+    const char *dir;
+    const struct import_options *options;
+    const struct safetensors *set;
+    float *values;
+    int new_routers;
+};
 
 static enum status check_shape(const struct safetensors_entry *entry, const struct param *param, struct error *err)
 {
@@ -15,6 +24,12 @@ static enum status check_shape(const struct safetensors_entry *entry, const stru
     char found[128], expected[128];
     safetensors_shape_text(entry->shape, entry->n_dims, found, sizeof found);
     safetensors_shape_text(param->shape, param->n_dims, expected, sizeof expected);
+    if (loar_is_tensor(param->name))
+        FAIL(err, STATUS_DATA,
+             "%s: tensor '%s' has the shape %s, this run's routing asks for %s: give loar.router_dim, loar.per_head and as many "
+             "tasks as in the folder's loar_config.json, or leave the loar block out to take its routing over, or let loar export "
+             "--dense write a folder without routers",
+             entry->file, entry->name, found, expected);
     FAIL(err, STATUS_DATA,
          "%s: tensor '%s' has the shape %s, config.json asks for %s: weights and config.json do not belong together",
          entry->file, entry->name, found, expected);
@@ -57,21 +72,26 @@ static enum status check_frozen(const struct safetensors_entry *entry, struct er
     return st;
 }
 
-static enum status import_tensor(const struct safetensors *set, const char *dir, const struct param *param, float *values,
-                                 struct error *err)
+static enum status import_tensor(struct import *in, const struct param *param, struct error *err)
 {
-    const struct safetensors_entry *entry = safetensors_find(set, param->name);
+    const struct safetensors_entry *entry = safetensors_find(in->set, param->name);
+    bool router = loar_is_tensor(param->name);
+    if (!entry && router && in->options && in->options->new_routers) {
+        param_initialise(param, in->options->seed, in->values + param->offset);
+        in->new_routers++;
+        return STATUS_OK;
+    }
     if (!entry) {
         char shape[128];
         safetensors_shape_text(param->shape, param->n_dims, shape, sizeof shape);
-        FAIL(err, STATUS_DATA, "'%s' lacks the tensor '%s' %s that its config.json asks for%s", dir, param->name, shape,
-             strcmp(param->name, "lm_head.weight") ? "" : " (tie_word_embeddings is false)");
+        FAIL(err, STATUS_DATA, "'%s' lacks the tensor '%s' %s that its %sconfig.json asks for%s", in->dir, param->name, shape,
+             router ? "loar_" : "", strcmp(param->name, "lm_head.weight") ? "" : " (tie_word_embeddings is false)");
     }
     TRY(check_shape(entry, param, err));
     if (param->role == PARAM_FROZEN)
         return check_frozen(entry, err);
-    TRY(safetensors_to_float(entry, values + param->offset, err));
-    return check_finite(entry, values + param->offset, err);
+    TRY(safetensors_to_float(entry, in->values + param->offset, err));
+    return check_finite(entry, in->values + param->offset, err);
 }
 
 /* The tensors that published folders hold besides the model's own. */
@@ -86,32 +106,36 @@ static bool is_known_extra(const struct model_config *config, const char *name)
     return !strncmp(name, layer, sizeof layer - 1) && strtol(name + sizeof layer - 1, NULL, 10) >= config->layers;
 }
 
-static void report_extras(const struct safetensors *set, const struct model_config *config, const struct params *table,
+static void report_extras(const struct import *in, const struct model_config *config, const struct params *table,
                           struct import_report *report)
 {
-    *report = (struct import_report){.tensors = table->count};
-    for (size_t i = 0; i < safetensors_count(set); i++) {
-        const char *name = safetensors_at(set, i)->name;
+    *report = (struct import_report){.tensors = table->count - in->new_routers, .new_routers = in->new_routers};
+    for (size_t i = 0; i < safetensors_count(in->set); i++) {
+        const char *name = safetensors_at(in->set, i)->name;
         if (params_find(table, name) >= 0)
             continue;
-        if (is_known_extra(config, name))
+        if (loar_is_tensor(name))
+            report->left_routers++;
+        else if (is_known_extra(config, name))
             report->known_extras++;
         else if (!report->unknown_extras++)
             snprintf(report->example, sizeof report->example, "%s", name);
     }
 }
 
-enum status model_import(const char *dir, const struct model_config *config, const struct params *table, float *values,
-                         struct import_report *report, struct error *err)
+enum status model_import(const char *dir, const struct model_config *config, const struct params *table,
+                         const struct import_options *options, float *values, struct import_report *report,
+                         struct error *err)
 {
     struct safetensors *set;
     TRY(safetensors_open(dir, &set, err));
+    struct import in = {.dir = dir, .options = options, .set = set, .values = values};
     memset(values, 0, (size_t)table->values * sizeof *values);
     enum status st = STATUS_OK;
     for (int i = 0; i < table->count && st == STATUS_OK; i++)
-        st = import_tensor(set, dir, &table->items[i], values, err);
+        st = import_tensor(&in, &table->items[i], err);
     if (st == STATUS_OK && report)
-        report_extras(set, config, table, report);
+        report_extras(&in, config, table, report);
     safetensors_close(set);
     return st;
 }

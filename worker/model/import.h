@@ -6,19 +6,27 @@
 #include "common/params.h"
 #include "worker/model/model.h"
 
+struct import_options {
+    bool new_routers; /* tensors of routers that are not there begin as they do in a new run, all heads on */
+    uint64_t seed;    /* for these */
+};
+
 /* What was in the files besides the model's own tensors. */
 struct import_report {
     int tensors;         /* read */
+    int new_routers;     /* tensors of routers that were not there */
+    int left_routers;    /* those that were there, but have no use in this model */
     int known_extras;    /* left out as usual: rotary_emb.inv_freq, a tied head, layers beyond num_hidden_layers */
     int unknown_extras;  /* left out although nobody knows what they are */
     char example[256];   /* name of the first unknown one, "" if none */
 };
 
 /* Fills values[table->values] with the weights in `dir` (a folder or one safetensors file), padding zeroed.
- * Every tensor of the table must be there with its shape, as F32, F16 or BF16, without NaN or infinity; frozen
- * ones are checked alike but have no place in the flat space. STATUS_DATA or STATUS_NUMERIC name file, tensor,
- * what was expected and found. report may be NULL. */
-enum status model_import(const char *dir, const struct model_config *config, const struct params *table, float *values,
-                         struct import_report *report, struct error *err);
+ * Every tensor of the table must be there (but for new routers) with its shape, as F32, F16 or BF16, without NaN or
+ * infinity; frozen ones are checked alike but have no place in the flat space. STATUS_DATA or STATUS_NUMERIC name file,
+ * tensor, what was expected and found. options, report may be NULL. */
+enum status model_import(const char *dir, const struct model_config *config, const struct params *table,
+                         const struct import_options *options, float *values, struct import_report *report,
+                         struct error *err);
 
 #endif
