@@ -9,6 +9,7 @@
 #include "common/memory.h"
 #include "common/timing.h"
 #include "launch/flags.h"
+#include "launch/loar_setup.h"
 #include "launch/report.h"
 #include "launch/run.h"
 #include "launch/saver.h"
@@ -193,10 +194,11 @@ static enum status open_course(struct course *c, struct transport *transport, st
     if (options_text->failed)
         FAIL(err, STATUS_NOMEM, "no memory for the options' text");
     c->meta = start->meta;
-    const struct dataset *train = &start->run.train;
-    const char *const *tasks = (const char *const *)train->tasks;
-    TRY(tally_create(&start->run.config, tasks, train->n_tasks, &c->counted, err));
-    TRY(tally_create(&start->run.config, tasks, train->n_tasks, &c->counted_eval, err));
+    const struct loar_setup *loar = start->run.loar; /* its numbers of tasks are those that counts go by */
+    const char *const *tasks = loar ? (const char *const *)loar->tasks : NULL;
+    int n_tasks = loar ? loar->plan.config.n_tasks : 0;
+    TRY(tally_create(&start->run.config, tasks, n_tasks, &c->counted, err));
+    TRY(tally_create(&start->run.config, tasks, n_tasks, &c->counted_eval, err));
     TRY(saver_create(&start->run, start->shard, optimizer_name(start->optimizer), options_text->data, &c->saver, err));
     TRY(report_create(o->output_dir, start->history, start->history_size, &c->report, err));
     struct server_config config = {

@@ -11,7 +11,7 @@
 
 struct tally {
     const struct model_config *config; /* borrowed, as the names */
-    const char *const *tasks;          /* [n_tasks] of the training data */
+    const char *const *tasks;          /* [n_tasks] as routing numbers them */
     int n_tasks;
     struct counters sums;
     int64_t steps;    /* added so far */
