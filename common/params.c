@@ -6,6 +6,11 @@
 #include "common/memory.h"
 #include "common/rng.h"
 
+static int64_t padded(int64_t size)
+{
+    return (size + PARAM_ALIGN - 1) / PARAM_ALIGN * PARAM_ALIGN;
+}
+
 enum status params_add(struct params *table, const struct param *entry, int *index, struct error *err)
 {
     if (params_find(table, entry->name) >= 0)
@@ -31,10 +36,11 @@ enum status params_add(struct params *table, const struct param *entry, int *ind
         FAIL(err, STATUS_NOMEM, "no memory for the name of tensor '%s'", entry->name);
     if (p.role == PARAM_TRAINED) {
         p.offset = table->values;
-        table->values += (p.size + PARAM_ALIGN - 1) / PARAM_ALIGN * PARAM_ALIGN;
+        table->values += padded(p.size);
         table->trained += p.size;
     } else {
-        p.offset = -1;
+        p.offset = table->frozen_values;
+        table->frozen_values += padded(p.size);
         table->frozen += p.size;
     }
     if (index)
@@ -49,6 +55,17 @@ int params_find(const struct params *table, const char *name)
         if (!strcmp(table->items[i].name, name))
             return i;
     return -1;
+}
+
+int64_t params_place(const struct params *table, int index)
+{
+    const struct param *p = &table->items[index];
+    return p->role == PARAM_TRAINED ? p->offset : table->values + p->offset;
+}
+
+int64_t params_room(const struct params *table)
+{
+    return table->values + table->frozen_values;
 }
 
 int params_at(const struct params *table, int64_t value)
@@ -97,13 +114,15 @@ void params_fingerprint(const struct params *table, char hex[DIGEST_HEX_SIZE])
     }
     for (int i = 0; i < table->count; i++) {
         const struct param *p = &table->items[i];
-        int64_t numbers[] = {p->role, p->n_dims, p->offset};
+        int64_t numbers[] = {p->role, p->n_dims, p->role == PARAM_TRAINED ? p->offset : -1};
         digest_add_string(digest, p->name);
         digest_add(digest, numbers, sizeof numbers);
         digest_add(digest, p->shape, (size_t)p->n_dims * sizeof *p->shape);
         if (p->rate > 0)
             digest_add(digest, &p->rate, sizeof p->rate);
     }
+    if (*table->frozen_digest)
+        digest_add_string(digest, table->frozen_digest);
     digest_finish(digest, hex);
 }
 

@@ -33,28 +33,35 @@ static struct loar_config routing(enum loar_policy policy, enum loar_feature fea
     return c;
 }
 
-static void fixture_open(struct fixture *f, const struct loar_config *routing, int threads, bool checkpointing)
+static void fixture_open_with(struct fixture *f, const struct loar_config *routing, const struct loar_layer *which, int threads,
+                              bool checkpointing, bool base_frozen)
 {
     struct error err;
     *f = (struct fixture){.pool = pool_of(threads)};
     if (routing)
-        f->plan = (struct loar_plan){*routing, layers};
+        f->plan = (struct loar_plan){*routing, which};
     f->config = (struct model_config){.type = MODEL_QWEN2, .width = 24, .hidden = 40, .layers = LAYERS, .heads = HEADS,
                                       .kv_heads = 2, .head_dim = 8, .vocab = VOCAB, .max_positions = 512, .norm_eps = 1e-5f,
                                       .rope_theta = 1e4, .rope_factor = 1, .qkv_bias = true, .init_std = 0.2f, .bos = -1,
-                                      .loar = routing ? &f->plan : NULL};
+                                      .loar = routing ? &f->plan : NULL, .base_frozen = base_frozen};
     assert_ok(model_params(&f->config, &f->table, &err), &err);
     assert_ok(model_create(&f->config, &f->table, &(struct model_options){.checkpointing = checkpointing}, f->pool, &f->model, &err),
               &err);
-    f->values = mem_alloc_aligned((size_t)f->table.values, sizeof *f->values);
+    f->values = mem_alloc_aligned((size_t)params_room(&f->table), sizeof *f->values);
     f->gradients = mem_alloc_aligned((size_t)f->table.values, sizeof *f->gradients);
-    params_initialise(&f->table, 3, f->values);
+    for (int i = 0; i < f->table.count; i++)
+        param_initialise(&f->table.items[i], 3, f->values + params_place(&f->table, i));
     for (int i = 0; i < f->table.count; i++) { /* routers that tell heads apart */
         const struct param *p = &f->table.items[i];
         bool last = strstr(p->name, "router.fc2") || strstr(p->name, "task_bias"), average = strstr(p->name, "state.average") != NULL;
         for (int64_t j = 0; (last || average) && j < p->size; j++)
             f->values[p->offset + j] = (average ? 0.2f : 1.0f) * (float)rng_normal(5, rng_substream(RNG_INIT, (uint64_t)i), (uint64_t)j);
     }
+}
+
+static void fixture_open(struct fixture *f, const struct loar_config *routing, int threads, bool checkpointing)
+{
+    fixture_open_with(f, routing, layers, threads, checkpointing, false);
 }
 
 static void fixture_close(struct fixture *f)
@@ -374,6 +381,65 @@ static void nothing_changes_a_bit(void **state)
     for_each(same_bits);
 }
 
+struct readiness {
+    int64_t last;
+    int calls;
+};
+
+static void note_ready(void *context, int64_t first)
+{
+    struct readiness *r = context;
+    assert_true(first >= 0 && first <= r->last);
+    r->last = first;
+    r->calls++;
+}
+
+/* With the base model frozen, routers learn as beside one that is trained, to the bit, with layers below that are not routed
+ * or where backward ends; and nothing else is written. */
+static void routers_alone(const struct loar_config *c)
+{
+    static const struct loar_layer upper[LAYERS] = {{false, 0, 0, 1}, {true, 70, 8, 0.5}, {false, 64, 0, 1}, {true, 0, 0, 0.75}};
+    const struct loar_schedule schedule = {100, 10, 0.25, 0.1, false};
+    if (!is_usual(c))
+        return;
+    struct batch batch = rows();
+    for (int variant = 0; variant < 3; variant++) {
+        struct fixture full, alone;
+        struct error err;
+        struct loss_sums a, b;
+        fixture_open_with(&full, c, variant == 1 ? upper : layers, 2, variant == 2, false);
+        fixture_open_with(&alone, c, variant == 1 ? upper : layers, 1 + variant, variant == 2, true);
+        assert_true(alone.table.trained + alone.table.frozen == full.table.trained && alone.table.trained < full.table.trained / 2);
+        for (int step = 5; step < 100; step += 20) {
+            struct readiness ready = {.last = alone.table.values};
+            model_set_schedule(full.model, &schedule, step, 7);
+            model_set_schedule(alone.model, &schedule, step, 7);
+            memset(alone.gradients, 0xFF, (size_t)alone.table.values * sizeof *alone.gradients);
+            assert_ok(model_gradient(full.model, full.values, &batch, full.gradients, NULL, NULL, &a, &err), &err);
+            assert_ok(model_gradient(alone.model, alone.values, &batch, alone.gradients, note_ready, &ready, &b, &err), &err);
+            assert_memory_equal(&a, &b, sizeof a);
+            assert_true(ready.last == 0 && ready.calls == 2 + LAYERS - (variant == 1));
+            for (int i = 0; i < full.table.count; i++) {
+                const struct param *p = &full.table.items[i], *q = &alone.table.items[i];
+                assert_int_equal(q->role == PARAM_TRAINED, strstr(p->name, "loar.") != NULL);
+                if (q->role == PARAM_TRAINED)
+                    assert_memory_equal(full.gradients + p->offset, alone.gradients + q->offset, (size_t)p->size * sizeof *full.gradients);
+                for (int64_t j = p->size; q->role == PARAM_TRAINED && j % PARAM_ALIGN; j++)
+                    assert_true(alone.gradients[q->offset + j] == 0);
+            }
+        }
+        fixture_close(&full);
+        fixture_close(&alone);
+    }
+    batch_free(&batch);
+}
+
+static void routers_learn_alone_as_beside_the_model(void **state)
+{
+    (void)state;
+    for_each(routers_alone);
+}
+
 static void bad_scores_are_named(void **state)
 {
     (void)state;
@@ -430,6 +496,7 @@ int main(void)
         cmocka_unit_test(gradients_are_differences),
         cmocka_unit_test(begins_dense),
         cmocka_unit_test(nothing_changes_a_bit),
+        cmocka_unit_test(routers_learn_alone_as_beside_the_model),
         cmocka_unit_test(bad_scores_are_named),
         cmocka_unit_test(short_memory_is_reported),
     };

@@ -98,6 +98,8 @@ enum status loar_find(const struct loar_config *config, const struct loar_shape 
             FAIL(err, STATUS_DATA, "tensor '%s' has %lld x %lld values; this model and its loar options want %lld x %lld", room,
                  (long long)p->shape[0], (long long)(p->n_dims > 1 ? p->shape[1] : 1), (long long)t->shape[0],
                  (long long)(t->n_dims > 1 ? t->shape[1] : 1));
+        if (p->role != PARAM_TRAINED)
+            FAIL(err, STATUS_INTERNAL, "tensor '%s' is frozen; routers are always trained", room);
         *place = p->offset;
     }
     return STATUS_OK;

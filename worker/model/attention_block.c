@@ -135,17 +135,20 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
         attention.layout = rows->layout;
         routed_output_backward(p, at, rows, &attention, s->attended, dx, w->dattended, w->delta);
     } else {
+        float *dout = gradient_of(p, at->o);
         struct gemm output[] = {
             {GEMM_NN, n, wide, d, dx, d, p->values + at->o, wide, w->dattended, wide, 0.0f},
-            {GEMM_TN, d, wide, n, dx, d, s->attended, wide, p->gradients + at->o, wide, 0.0f},
+            {GEMM_TN, d, wide, n, dx, d, s->attended, wide, dout, wide, 0.0f},
         };
-        gemm_run(p->pool, output, 2);
+        gemm_run(p->pool, output, dout ? 2 : 1);
         attention_delta(p->pool, &attention, s->attended, w->dattended, w->delta);
     }
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     if (chosen)
         routed_router_backward(p, at, chosen, s->attended, w->delta, dx);
     counters_lap(p->counters, MODEL_PART_ROUTER);
+    if (at->is_end)
+        return;
     attention_backward(p->pool, &attention, s->q, s->k, s->v, s->lse, w->dattended, w->delta, w->dq, w->dk, w->dv);
     count_attention(p, &attention, 10);
     counters_lap(p->counters, MODEL_PART_ATTENTION);
@@ -162,9 +165,11 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
     int n_jobs = 0;
     for (int i = first; i < 3; i++) {
         int64_t m = to[i].width;
-        if (to[i].bias >= 0)
-            bias_backward(p->pool, n, m, to[i].dout, p->gradients + to[i].bias);
-        jobs[n_jobs++] = (struct gemm){GEMM_TN, m, d, n, to[i].dout, m, s->normed1, d, p->gradients + to[i].weight, d, 0.0f};
+        float *dweight = gradient_of(p, to[i].weight), *dbias = gradient_of(p, to[i].bias);
+        if (dbias)
+            bias_backward(p->pool, n, m, to[i].dout, dbias);
+        if (dweight)
+            jobs[n_jobs++] = (struct gemm){GEMM_TN, m, d, n, to[i].dout, m, s->normed1, d, dweight, d, 0.0f};
         inputs[i] = (struct gemm){GEMM_NN, n, d, m, to[i].dout, m, p->values + to[i].weight, d, w->dnormed, d,
                                   i > 0 ? 1.0f : 0.0f};
     }
@@ -174,5 +179,5 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
     gemm_run(p->pool, &inputs[1], 1); /* one after the other: they add to the same rows */
     gemm_run(p->pool, &inputs[2], 1);
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
-    norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, p->gradients + at->norm1, false);
+    norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, gradient_of(p, at->norm1), false);
 }

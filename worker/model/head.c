@@ -53,14 +53,15 @@ static void tile_backward(const struct pass *p, const struct plan *plan, int64_t
 {
     const struct workspace *w = p->workspace;
     int64_t d = p->config->width, v = p->config->vocab;
+    float *dhead = gradient_of(p, plan->head);
     struct gemm jobs[] = {
-        {GEMM_TN, v, d, n, w->tile_logits, v, w->tile_normed, d, p->gradients + plan->head, d, first > 0 ? 1.0f : 0.0f},
         {GEMM_NN, n, d, v, w->tile_logits, v, p->values + plan->head, d, w->tile_dnormed, d, 0.0f},
+        {GEMM_TN, v, d, n, w->tile_logits, v, w->tile_normed, d, dhead, d, first > 0 ? 1.0f : 0.0f},
     };
-    gemm_run(p->pool, jobs, 2);
+    gemm_run(p->pool, jobs, dhead ? 2 : 1);
     memset(w->tile_dx, 0, (size_t)(n * d) * sizeof *w->tile_dx);
     norm_backward(p->pool, n, d, w->tile_x, w->tile_rstd, p->values + plan->norm, w->tile_dnormed, w->tile_dx,
-                  p->gradients + plan->norm, first > 0);
+                  gradient_of(p, plan->norm), first > 0);
     rows_scatter(p->pool, n, d, w->rows + first, w->tile_dx, w->dx);
 }
 

@@ -73,18 +73,20 @@ void mlp_block_backward(const struct pass *p, const struct layer_places *at, str
     float *dnormed = rows ? w->picked[2] : w->dnormed;
     gemm_run(p->pool, &(struct gemm){GEMM_NN, n, f, d, dy, d, p->values + at->down, f, w->act, f, 0.0f}, 1);
     swiglu_backward(p->pool, n * f, s->gate, s->up, w->act); /* gate, up: now gradients; act: the activation */
-    struct gemm jobs[] = {
-        {GEMM_TN, d, f, n, dy, d, w->act, f, p->gradients + at->down, f, 0.0f},
-        {GEMM_TN, f, d, n, s->gate, f, normed, d, p->gradients + at->gate, d, 0.0f},
-        {GEMM_TN, f, d, n, s->up, f, normed, d, p->gradients + at->up, d, 0.0f},
-        {GEMM_NN, n, d, f, s->gate, f, p->values + at->gate, d, dnormed, d, 0.0f},
-        {GEMM_NN, n, d, f, s->up, f, p->values + at->up, d, dnormed, d, 1.0f},
-    };
-    gemm_run(p->pool, jobs, 4);
-    gemm_run(p->pool, &jobs[4], 1); /* adds to the rows of the one before */
+    float *ddown = gradient_of(p, at->down), *dgate = gradient_of(p, at->gate), *dup = gradient_of(p, at->up);
+    struct gemm jobs[4], last = {GEMM_NN, n, d, f, s->up, f, p->values + at->up, d, dnormed, d, 1.0f};
+    int n_jobs = 0;
+    if (ddown)
+        jobs[n_jobs++] = (struct gemm){GEMM_TN, d, f, n, dy, d, w->act, f, ddown, f, 0.0f};
+    if (dgate)
+        jobs[n_jobs++] = (struct gemm){GEMM_TN, f, d, n, s->gate, f, normed, d, dgate, d, 0.0f};
+    if (dup)
+        jobs[n_jobs++] = (struct gemm){GEMM_TN, f, d, n, s->up, f, normed, d, dup, d, 0.0f};
+    jobs[n_jobs++] = (struct gemm){GEMM_NN, n, d, f, s->gate, f, p->values + at->gate, d, dnormed, d, 0.0f};
+    gemm_run(p->pool, jobs, n_jobs);
+    gemm_run(p->pool, &last, 1); /* adds to the rows of the one before */
     if (rows)
         put_back(p, rows, n, dnormed, w->dnormed);
-    norm_backward(p->pool, p->n, d, s->middle, s->rstd2, p->values + at->norm2, w->dnormed, dx, p->gradients + at->norm2,
-                  false);
+    norm_backward(p->pool, p->n, d, s->middle, s->rstd2, p->values + at->norm2, w->dnormed, dx, gradient_of(p, at->norm2), false);
     counters_lap(p->counters, MODEL_PART_MLP);
 }

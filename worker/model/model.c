@@ -210,6 +210,7 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
         .workspace = &m->workspace,
         .values = values,
         .gradients = gradients,
+        .trained = m->table->values,
         .n = batch->n_tokens,
         .positions = batch->positions,
         .cosine = m->cosine,
@@ -239,9 +240,9 @@ static int64_t count_supervised(const struct batch *batch)
 static void clear_padding(const struct params *table, float *gradients)
 {
     for (int i = 0; i < table->count; i++) {
-        int64_t end = table->items[i].offset + table->items[i].size;
-        int64_t next = i + 1 < table->count ? table->items[i + 1].offset : table->values;
-        memset(gradients + end, 0, (size_t)(next - end) * sizeof *gradients);
+        const struct param *p = &table->items[i];
+        if (p->role == PARAM_TRAINED)
+            memset(gradients + p->offset + p->size, 0, (size_t)(-p->size & (PARAM_ALIGN - 1)) * sizeof *gradients);
     }
 }
 
@@ -249,13 +250,13 @@ static void backward_layers(struct model *m, const struct pass *pass, model_read
 {
     const struct architecture *a = architecture_of(m->config.type);
     const struct workspace *w = pass->workspace;
-    for (int i = m->config.layers - 1; i >= 0; i--) {
+    for (int i = m->config.layers - 1; i >= m->plan.lowest; i--) {
         float *x = w->inputs + i * w->input_stride;
         if (m->options.checkpointing && i < m->config.layers - 1) /* the last layer's are still there */
             a->forward(pass, &m->plan.layers[i], &w->layers[i], x, NULL, NULL);
         a->backward(pass, &m->plan.layers[i], &w->layers[i], x, w->dx);
         if (on_ready)
-            on_ready(context, m->plan.layers[i].norm1);
+            on_ready(context, m->plan.layers[i].first);
         counters_resume(&m->counters);
     }
 }
@@ -263,7 +264,9 @@ static void backward_layers(struct model *m, const struct pass *pass, model_read
 static void backward_embedding(struct model *m, const struct pass *pass, const struct batch *batch)
 {
     const struct model_config *c = &m->config;
-    float *gradient = pass->gradients + m->plan.embedding;
+    float *gradient = gradient_of(pass, m->plan.embedding);
+    if (!gradient)
+        return;
     if (!c->tied) /* tied: the head has written its part here */
         memset(gradient, 0, (size_t)(c->vocab * c->width) * sizeof *gradient);
     embedding_backward(m->pool, pass->n, c->width, batch->tokens, pass->workspace->dx, gradient);
@@ -290,7 +293,7 @@ enum status model_gradient(struct model *m, const float *values, const struct ba
         return numeric_explain(m, values, pass.n, sums->loss, true, err);
     clear_padding(m->table, gradients);
     if (on_ready)
-        on_ready(context, m->plan.norm);
+        on_ready(context, m->plan.first);
     counters_resume(&m->counters);
     backward_layers(m, &pass, on_ready, context);
     backward_embedding(m, &pass, batch);

@@ -46,6 +46,7 @@ struct model_config {
     float init_std; /* initializer_range, for training from scratch */
     int bos, n_eos, eos[8]; /* -1 / none where the file names none */
     const struct loar_plan *loar; /* NULL: every layer computes all heads and sees all keys */
+    bool base_frozen;             /* only the tensors of routers are trained */
 };
 
 /* The model as its routers see it. */
@@ -95,8 +96,10 @@ struct counters *model_counters(struct model *model);
  * of the flat space are final. Positions fall from call to call; the last call has first = 0. */
 typedef void model_ready_fn(void *context, int64_t first);
 
-/* Gradient of the weighted loss sum (not divided by the weights). values, gradients: [table->values];
- * gradients are overwritten, padding stays zero. on_ready may be NULL. */
+/* In all that follows, values holds what the table lists: [params_room], frozen tensors behind the trained ones. */
+
+/* Gradient of the weighted loss sum (not divided by the weights) of what is trained, [table->values]; it is overwritten,
+ * padding stays zero. on_ready may be NULL. */
 enum status model_gradient(struct model *model, const float *values, const struct batch *batch, float *gradients,
                            model_ready_fn *on_ready, void *context, struct loss_sums *sums, struct error *err);
 /* Loss alone. */

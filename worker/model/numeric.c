@@ -15,10 +15,10 @@ enum status numeric_explain(const struct model *model, const float *values, int6
 {
     for (int i = 0; i < model->table->count; i++) {
         const struct param *p = &model->table->items[i];
-        int64_t at = first_bad(values + p->offset, p->size);
+        int64_t place = params_place(model->table, i), at = first_bad(values + place, p->size);
         if (at >= 0)
             FAIL(err, STATUS_NUMERIC, "the loss is %g: tensor '%s' holds %g at index %lld", loss, p->name,
-                 (double)values[p->offset + at], (long long)at);
+                 (double)values[place + at], (long long)at);
     }
     const struct workspace *w = &model->workspace;
     int64_t width = model->config.width;

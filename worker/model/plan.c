@@ -67,10 +67,29 @@ static enum status check_shape(const struct model_config *c, struct error *err)
     return STATUS_OK;
 }
 
+/* The same tensors, those of the base model frozen. */
+static enum status freeze_base(const struct params *listed, struct params *out, struct error *err)
+{
+    for (int i = 0; i < listed->count; i++) {
+        struct param p = listed->items[i];
+        p.role = loar_is_tensor(p.name) ? PARAM_TRAINED : PARAM_FROZEN;
+        TRY(params_add(out, &p, NULL, err));
+    }
+    return STATUS_OK;
+}
+
 enum status model_params(const struct model_config *config, struct params *table, struct error *err)
 {
     TRY(check_shape(config, err));
-    return architecture_of(config->type)->list(config, table, err);
+    const struct architecture *architecture = architecture_of(config->type);
+    if (!config->base_frozen)
+        return architecture->list(config, table, err);
+    struct params listed = {0};
+    enum status st = architecture->list(config, &listed, err);
+    if (st == STATUS_OK)
+        st = freeze_base(&listed, table, err);
+    params_free(&listed);
+    return st;
 }
 
 struct place {
@@ -86,9 +105,7 @@ static enum status find(const struct params *table, const struct place *places, 
         int found = params_find(table, named(room, sizeof room, places[i].name, layer));
         if (found < 0 && !places[i].optional)
             FAIL(err, STATUS_INTERNAL, "the parameter table lacks tensor '%s'", room);
-        if (found >= 0 && table->items[found].role != PARAM_TRAINED)
-            FAIL(err, STATUS_INTERNAL, "tensor '%s' is frozen, which this model cannot use yet", room);
-        *places[i].out = found >= 0 ? table->items[found].offset : -1;
+        *places[i].out = found >= 0 ? params_place(table, found) : -1;
     }
     return STATUS_OK;
 }
@@ -113,6 +130,37 @@ static enum status find_layer(const struct params *table, struct layer_places *a
     return find(table, places, (int)(sizeof places / sizeof *places), layer, err);
 }
 
+/* Place of the first trained tensor from this one on, in table order: where gradients begin that come before its own. */
+static int64_t first_trained(const struct params *table, const char *name, int layer)
+{
+    char room[128];
+    for (int i = params_find(table, named(room, sizeof room, name, layer)); i >= 0 && i < table->count; i++)
+        if (table->items[i].role == PARAM_TRAINED)
+            return table->items[i].offset;
+    return table->values;
+}
+
+/* How far down the backward pass must go. */
+static void find_end(const struct model_config *config, const struct params *table, struct plan *plan)
+{
+    plan->first = first_trained(table, "model.norm.weight", -1);
+    for (int i = 0; i < config->layers; i++)
+        plan->layers[i].first = first_trained(table, "model.layers.%d.input_layernorm.weight", i);
+    plan->lowest = 0;
+    if (plan->embedding < table->values)
+        return;
+    while (plan->lowest < config->layers &&
+           plan->layers[plan->lowest].first == (plan->lowest + 1 < config->layers ? plan->layers[plan->lowest + 1].first : plan->first))
+        plan->lowest++;
+    if (plan->lowest == config->layers)
+        return;
+    struct layer_places *end = &plan->layers[plan->lowest];
+    const int64_t before[] = {end->norm1, end->q, end->q_bias, end->k, end->k_bias, end->v, end->v_bias};
+    end->is_end = true;
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++)
+        end->is_end = end->is_end && (before[i] < 0 || before[i] >= table->values);
+}
+
 enum status plan_make(const struct model_config *config, const struct params *table, struct plan *out,
                       struct error *err)
 {
@@ -132,6 +180,7 @@ enum status plan_make(const struct model_config *config, const struct params *ta
         if (config->loar && config->loar->layers[i].routed)
             TRY(loar_find(&config->loar->config, &shape, i, table, &out->layers[i].router, err));
     }
+    find_end(config, table, out);
     return STATUS_OK;
 }
 

@@ -346,7 +346,9 @@ void routed_output_backward(const struct pass *p, const struct layer_places *at,
 {
     struct heads heads = heads_of(p, r);
     heads_gather(p->pool, &heads, HEADS_COLUMNS, p->values + at->o, NULL, dy, dattended);
-    heads_weight_gradient(p->pool, &heads, HEADS_COLUMNS, attended, dy, p->gradients + at->o);
+    float *dout = gradient_of(p, at->o);
+    if (dout)
+        heads_weight_gradient(p->pool, &heads, HEADS_COLUMNS, attended, dy, dout);
     attention_delta(p->pool, attention, attended, dattended, delta); /* of gated outputs: the same number */
     if (r->gated)
         apply_gates(p, r, dattended);
@@ -357,9 +359,11 @@ void routed_queries_backward(const struct pass *p, const struct layer_places *at
 {
     struct heads heads = heads_of(p, r);
     turn(p, r, -1, dq);
-    if (at->q_bias >= 0)
-        heads_bias_gradient(&heads, dq, p->gradients + at->q_bias);
-    heads_weight_gradient(p->pool, &heads, HEADS_ROWS, dq, normed, p->gradients + at->q);
+    float *dweight = gradient_of(p, at->q), *dbias = gradient_of(p, at->q_bias);
+    if (dbias)
+        heads_bias_gradient(&heads, dq, dbias);
+    if (dweight)
+        heads_weight_gradient(p->pool, &heads, HEADS_ROWS, dq, normed, dweight);
     heads_scatter(p->pool, &heads, HEADS_ROWS, p->values + at->q, dq, false, dnormed);
 }
 

@@ -18,10 +18,15 @@ struct layer_places {
     int64_t norm2, gate, up, down;                     /* MLP block */
     int layer;
     struct loar_places router; /* where the layer is routed */
+    int64_t first; /* from here on all gradients are final after the layer's backward */
+    bool is_end;   /* nothing before its router is trained, here or in the layers below: backward ends there */
 };
 
+/* Places are those of params_place: frozen tensors lie behind the trained ones. */
 struct plan {
     int64_t embedding, norm, head; /* head = embedding when tied */
+    int64_t first;                 /* as in layers, after the head */
+    int lowest;                    /* layer in which backward ends; L where none of them is trained */
     struct layer_places *layers;   /* [L] */
 };
 
@@ -142,6 +147,7 @@ struct pass {
     const struct workspace *workspace;
     const float *values;
     float *gradients; /* NULL in a forward pass */
+    int64_t trained;  /* values that gradients has room for */
     int64_t n;
     const int32_t *positions;
     const float *cosine, *sine;
@@ -152,5 +158,12 @@ struct pass {
     struct counters *counters;
     struct loar_memory *memories;   /* [L] of the one sequence that goes on; NULL where all sequences begin */
 };
+
+/* Where the gradient of a tensor goes; NULL where the model has no such tensor, or it is frozen: then there is nothing to
+ * compute. */
+static inline float *gradient_of(const struct pass *pass, int64_t place)
+{
+    return place >= 0 && place < pass->trained ? pass->gradients + place : NULL;
+}
 
 #endif

@@ -135,5 +135,6 @@ void norm_backward(struct threads *pool, int64_t n, int64_t width, const float *
     struct norm a = {.n = n, .width = width, .x = x, .weight = weight, .dy = dy, .rstd_in = rstd, .dx = dx,
                      .dweight = dweight, .add = add};
     threads_run(pool, (int)((n + TASK_ROWS - 1) / TASK_ROWS), backward_rows, &a);
-    threads_run(pool, (int)((width + TASK_COLUMNS - 1) / TASK_COLUMNS), backward_columns, &a);
+    if (dweight)
+        threads_run(pool, (int)((width + TASK_COLUMNS - 1) / TASK_COLUMNS), backward_columns, &a);
 }

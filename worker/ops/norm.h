@@ -13,7 +13,7 @@
 void norm_forward(struct threads *pool, int64_t n, int64_t width, const float *x, const float *delta,
                   const float *weight, float eps, float *sum, float *rstd, float *out);
 
-/* x: what was normalised. dx[N][D] += gradient of x; dweight[D] = (add: +=) gradient of weight. */
+/* x: what was normalised. dx[N][D] += gradient of x; dweight[D] = (add: +=) gradient of weight, NULL: not wanted. */
 void norm_backward(struct threads *pool, int64_t n, int64_t width, const float *x, const float *rstd,
                    const float *weight, const float *dy, float *dx, float *dweight, bool add);
 
