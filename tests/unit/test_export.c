@@ -1,6 +1,7 @@
 /* Exported folders: they read back bit for bit, sharded or not, and nothing half-written passes for a model. */
 #include "tests/support/cmocka_all.h"
 
+#include <math.h>
 #include <unistd.h>
 
 #include "common/files.h"
@@ -50,17 +51,19 @@ static void drop(const char *name)
     mem_free(path);
 }
 
-static void make_model(struct params *table, float **values)
+/* role: of the middle tensor. */
+static void make_model(struct params *table, enum param_role role, float **values)
 {
     struct param a = {.name = "b.weight", .n_dims = 2, .shape = {5, 7}, .init = INIT_NORMAL, .init_std = 1};
-    struct param b = {.name = "a.weight", .n_dims = 1, .shape = {20}, .init = INIT_NORMAL, .init_std = 3};
+    struct param b = {.name = "a.weight", .n_dims = 1, .shape = {20}, .role = role, .init = INIT_NORMAL, .init_std = 3};
     struct param c = {.name = "c.weight", .n_dims = 2, .shape = {2, 3}, .init = INIT_ONES};
     *table = (struct params){0};
     assert_ok(params_add(table, &a, NULL, &err), &err);
     assert_ok(params_add(table, &b, NULL, &err), &err);
     assert_ok(params_add(table, &c, NULL, &err), &err);
-    *values = mem_alloc((size_t)table->values, sizeof **values);
-    params_initialise(table, 7, *values);
+    *values = mem_alloc((size_t)params_room(table), sizeof **values);
+    for (int i = 0; i < table->count; i++)
+        param_initialise(&table->items[i], 7, *values + params_place(table, i));
 }
 
 static enum status export_with(const struct params *table, const float *values, enum safetensors_dtype dtype, bool overwrite,
@@ -106,7 +109,7 @@ static void an_export_reads_back_bit_for_bit(void **state)
     (void)state;
     struct params table;
     float *values;
-    make_model(&table, &values);
+    make_model(&table, PARAM_TRAINED, &values);
     assert_ok(export_with(&table, values, SAFETENSORS_F32, false, 0), &err);
     assert_true(holds("tokenizer.json") && holds("model.safetensors") && !holds("model.safetensors.index.json"));
     import_equals(&table, values);
@@ -140,12 +143,58 @@ static void an_export_reads_back_bit_for_bit(void **state)
     params_free(&table);
 }
 
+static void frozen_tensors_are_part_of_the_folder(void **state)
+{
+    (void)state;
+    struct params table, all;
+    float *values, *wanted;
+    make_model(&all, PARAM_TRAINED, &wanted);
+    make_model(&table, PARAM_FROZEN, &values);
+    assert_true(table.frozen == 20 && params_room(&table) == all.values);
+    assert_ok(export_with(&table, values, SAFETENSORS_F32, false, 0), &err);
+    import_equals(&all, wanted);
+
+    struct model_config config;
+    struct import_options options = {.keep_frozen = true};
+    struct import_report kept, checked, whole;
+    float *again = mem_alloc((size_t)params_room(&table), sizeof *again);
+    assert_ok(model_config_read(folder, &config, &err), &err);
+    assert_ok(model_import(folder, &config, &table, &options, again, &kept, &err), &err);
+    assert_memory_equal(again, values, (size_t)params_room(&table) * sizeof *again);
+    memset(again, 0xFF, (size_t)params_room(&table) * sizeof *again);
+    assert_ok(model_import(folder, &config, &table, NULL, again, &checked, &err), &err);
+    assert_memory_equal(again, values, (size_t)table.values * sizeof *again);
+    assert_true(again[table.values] != again[table.values]); /* what is not kept is left alone */
+    assert_int_equal(strlen(kept.frozen_digest), 32);
+    assert_string_equal(kept.frozen_digest, checked.frozen_digest);
+    assert_ok(model_import(folder, &config, &all, NULL, again, &whole, &err), &err);
+    assert_string_equal(whole.frozen_digest, "");
+
+    values[table.values + 19] += 1;
+    assert_ok(export_with(&table, values, SAFETENSORS_F32, true, 0), &err);
+    assert_ok(model_import(folder, &config, &table, NULL, again, &kept, &err), &err);
+    assert_string_not_equal(kept.frozen_digest, checked.frozen_digest);
+    values[table.values] = NAN;
+    assert_ok(export_with(&table, values, SAFETENSORS_F32, true, 0), &err);
+    assert_refused(model_import(folder, &config, &table, NULL, again, &kept, &err), STATUS_NUMERIC, &err, "'a.weight' holds NaN at index 0");
+    drop("model.safetensors");
+    drop("config.json");
+    drop("tokenizer.json");
+    drop("generation_config.json");
+    assert_int_equal(rmdir(folder), 0);
+    mem_free(again);
+    mem_free(values);
+    mem_free(wanted);
+    params_free(&table);
+    params_free(&all);
+}
+
 static void bad_requests_are_refused(void **state)
 {
     (void)state;
     struct params table;
     float *values;
-    make_model(&table, &values);
+    make_model(&table, PARAM_TRAINED, &values);
     struct export_options options = {.dtype = SAFETENSORS_F16};
     size_t size = strlen(config_json);
     assert_refused(model_export(folder, config_json, size, NULL, 0, &table, values, &options, &err), STATUS_USAGE, &err, "F16");
@@ -158,12 +207,8 @@ static void bad_requests_are_refused(void **state)
         assert_refused(model_export(folder, config_json, size, &file, 1, &table, values, &options, &err), STATUS_DATA, &err,
                        "cannot go along");
     }
-    table.items[1].role = PARAM_FROZEN;
-    assert_refused(model_export(folder, config_json, size, NULL, 0, &table, values, &options, &err), STATUS_INTERNAL, &err,
-                   "'a.weight' is frozen");
     assert_false(folder_exists(folder));
     assert_ok(file_replace(folder, "x", 1, &err), &err);
-    table.items[1].role = PARAM_TRAINED;
     assert_refused(model_export(folder, config_json, size, NULL, 0, &table, values, &options, &err), STATUS_USAGE, &err,
                    "not a folder");
     unlink(folder);
@@ -175,6 +220,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_export_reads_back_bit_for_bit),
+        cmocka_unit_test(frozen_tensors_are_part_of_the_folder),
         cmocka_unit_test(bad_requests_are_refused),
     };
     return cmocka_run_group_tests(tests, make_base, remove_base);

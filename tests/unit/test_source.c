@@ -214,7 +214,7 @@ static void routers_that_are_not_there_begin_anew(void **state)
     write_snapshot(true);
     export_it("--dense", NULL);
     assert_refused(import(NULL, out, NULL), STATUS_DATA, &err, "'loar.layers.0.router.fc1.weight' [12, 24] that its loar_config.json asks for");
-    assert_ok(import(&(struct import_options){true, 11}, out, &report), &err);
+    assert_ok(import(&(struct import_options){.new_routers = true, .seed = 11}, out, &report), &err);
     for (int i = 0; i < table.count; i++) {
         const struct param *p = &table.items[i];
         assert_memory_equal(out + p->offset, (loar_is_tensor(p->name) ? fresh : values) + p->offset, (size_t)p->size * sizeof *out);
@@ -222,14 +222,14 @@ static void routers_that_are_not_there_begin_anew(void **state)
     assert_true(report.new_routers > 0 && report.tensors + report.new_routers == table.count && report.left_routers == 0);
 
     export_it(NULL, NULL);
-    assert_ok(import(&(struct import_options){true, 11}, out, &report), &err);
+    assert_ok(import(&(struct import_options){.new_routers = true, .seed = 11}, out, &report), &err);
     assert_memory_equal(out, values, (size_t)table.values * sizeof *out);
     assert_int_equal(report.new_routers, 0);
     struct loar_config *c = &setup->plan.config;
     c->router_dim = 8;
     struct params narrow = {0};
     assert_ok(model_params(&config, &narrow, &err), &err);
-    assert_refused(model_import(folder, &config, &narrow, &(struct import_options){true, 11}, out, NULL, &err), STATUS_DATA, &err,
+    assert_refused(model_import(folder, &config, &narrow, &(struct import_options){.new_routers = true, .seed = 11}, out, NULL, &err), STATUS_DATA, &err,
                    "tensor 'loar.layers.0.router.fc1.weight' has the shape [12, 24], this run's routing asks for [8, 24]: give loar.router_dim");
     c->router_dim = 12;
     config.loar = NULL;

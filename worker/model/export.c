@@ -91,7 +91,7 @@ static enum status write_shard(struct export *x, int shard, struct error *err)
     for (int i = 0; i < x->table->count && st == STATUS_OK; i++) {
         const struct param *p = &x->table->items[i];
         if (x->shard_of[i] == shard)
-            tensors[count++] = (struct safetensors_tensor){p->name, dtype_of(x, i), p->n_dims, p->shape, x->values + p->offset};
+            tensors[count++] = (struct safetensors_tensor){p->name, dtype_of(x, i), p->n_dims, p->shape, x->values + params_place(x->table, i)};
     }
     if (st == STATUS_OK)
         st = safetensors_write(path, tensors, count, err);
@@ -244,8 +244,8 @@ static enum status make_config(const char *text, size_t size, enum safetensors_d
 
 /* ---- the folder ---- */
 
-static enum status check_request(const struct export_file *files, size_t n_files, const struct params *table,
-                                 const struct export_options *options, struct error *err)
+static enum status check_request(const struct export_file *files, size_t n_files, const struct export_options *options,
+                                 struct error *err)
 {
     if (options->dtype != SAFETENSORS_F32 && options->dtype != SAFETENSORS_BF16)
         FAIL(err, STATUS_USAGE, "a model can be exported as F32 or BF16, not as %s", safetensors_dtype_name(options->dtype));
@@ -254,9 +254,6 @@ static enum status check_request(const struct export_file *files, size_t n_files
             FAIL(err, STATUS_DATA,
                  "'%s' cannot go along with an exported model: not a plain file name, or one that the export writes itself",
                  files[i].name);
-    for (int i = 0; i < table->count; i++)
-        if (table->items[i].role != PARAM_TRAINED)
-            FAIL(err, STATUS_INTERNAL, "tensor '%s' is frozen: there are no values of it to export", table->items[i].name);
     return STATUS_OK;
 }
 
@@ -336,7 +333,7 @@ enum status model_export(const char *dir, const char *config_json, size_t config
                          size_t n_files, const struct params *table, const float *values,
                          const struct export_options *options, struct error *err)
 {
-    TRY(check_request(files, n_files, table, options, err));
+    TRY(check_request(files, n_files, options, err));
     struct export x = {.dir = dir, .table = table, .values = values, .options = options,
                        .shard_bytes = options->shard_bytes ? options->shard_bytes : INT64_C(5000000000)};
     struct text config = {0};

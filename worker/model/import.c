@@ -15,6 +15,7 @@ struct import {
     const struct safetensors *set;
     float *values;
     int new_routers;
+    struct digest *frozen; /* NULL: not wanted */
 };
 
 static enum status check_shape(const struct safetensors_entry *entry, const struct param *param, struct error *err)
@@ -59,21 +60,28 @@ static enum status check_finite(const struct safetensors_entry *entry, const flo
          entry->name, isnan(values[i]) ? "NaN" : "infinity", (long long)i, (long long)entry->count);
 }
 
-/* A frozen tensor has no place in the flat space; it is read into scratch memory only to be checked. */
-static enum status check_frozen(const struct safetensors_entry *entry, struct error *err)
+/* A frozen tensor goes to its place, or into scratch memory only to be checked; both ways it takes part in the digest. */
+static enum status import_frozen(struct import *in, const struct safetensors_entry *entry, const struct param *param,
+                                 float *place, struct error *err)
 {
-    float *scratch = mem_alloc((size_t)entry->count, sizeof *scratch);
-    if (!scratch)
+    float *scratch = place ? NULL : mem_alloc((size_t)entry->count, sizeof *scratch), *out = place ? place : scratch;
+    if (!out)
         FAIL(err, STATUS_NOMEM, "%s: no memory to check tensor '%s'", entry->file, entry->name);
-    enum status st = safetensors_to_float(entry, scratch, err);
+    enum status st = safetensors_to_float(entry, out, err);
     if (st == STATUS_OK)
-        st = check_finite(entry, scratch, err);
+        st = check_finite(entry, out, err);
+    if (st == STATUS_OK && in->frozen) {
+        digest_add_string(in->frozen, param->name);
+        digest_add(in->frozen, param->shape, (size_t)param->n_dims * sizeof *param->shape);
+        digest_add(in->frozen, out, (size_t)param->size * sizeof *out);
+    }
     mem_free(scratch);
     return st;
 }
 
-static enum status import_tensor(struct import *in, const struct param *param, struct error *err)
+static enum status import_tensor(struct import *in, const struct params *table, int index, struct error *err)
 {
+    const struct param *param = &table->items[index];
     const struct safetensors_entry *entry = safetensors_find(in->set, param->name);
     bool router = loar_is_tensor(param->name);
     if (!entry && router && in->options && in->options->new_routers) {
@@ -89,7 +97,8 @@ static enum status import_tensor(struct import *in, const struct param *param, s
     }
     TRY(check_shape(entry, param, err));
     if (param->role == PARAM_FROZEN)
-        return check_frozen(entry, err);
+        return import_frozen(in, entry, param, in->options && in->options->keep_frozen ? in->values + params_place(table, index) : NULL,
+                             err);
     TRY(safetensors_to_float(entry, in->values + param->offset, err));
     return check_finite(entry, in->values + param->offset, err);
 }
@@ -130,12 +139,20 @@ enum status model_import(const char *dir, const struct model_config *config, con
     struct safetensors *set;
     TRY(safetensors_open(dir, &set, err));
     struct import in = {.dir = dir, .options = options, .set = set, .values = values};
-    memset(values, 0, (size_t)table->values * sizeof *values);
+    memset(values, 0, (size_t)(options && options->keep_frozen ? params_room(table) : table->values) * sizeof *values);
     enum status st = STATUS_OK;
+    if (report && table->frozen && !(in.frozen = digest_new()))
+        st = error_set(err, STATUS_NOMEM, "'%s': no memory for a digest", dir);
     for (int i = 0; i < table->count && st == STATUS_OK; i++)
-        st = import_tensor(&in, &table->items[i], err);
+        st = import_tensor(&in, table, i, err);
     if (st == STATUS_OK && report)
         report_extras(&in, config, table, report);
+    if (in.frozen) {
+        char hex[DIGEST_HEX_SIZE];
+        digest_finish(in.frozen, hex);
+        if (st == STATUS_OK)
+            memcpy(report->frozen_digest, hex, sizeof hex);
+    }
     safetensors_close(set);
     return st;
 }

@@ -9,6 +9,7 @@
 struct import_options {
     bool new_routers; /* tensors of routers that are not there begin as they do in a new run, all heads on */
     uint64_t seed;    /* for these */
+    bool keep_frozen; /* values is [params_room(table)]: frozen tensors go behind the trained ones */
 };
 
 /* What was in the files besides the model's own tensors. */
@@ -19,11 +20,12 @@ struct import_report {
     int known_extras;    /* left out as usual: rotary_emb.inv_freq, a tied head, layers beyond num_hidden_layers */
     int unknown_extras;  /* left out although nobody knows what they are */
     char example[256];   /* name of the first unknown one, "" if none */
+    char frozen_digest[DIGEST_HEX_SIZE]; /* hash of the frozen tensors' names, shapes and values; "" if none */
 };
 
 /* Fills values[table->values] with the weights in `dir` (a folder or one safetensors file), padding zeroed.
  * Every tensor of the table must be there (but for new routers) with its shape, as F32, F16 or BF16, without NaN or
- * infinity; frozen ones are checked alike but have no place in the flat space. STATUS_DATA or STATUS_NUMERIC name file,
+ * infinity; frozen ones are checked alike, but only kept where options say so. STATUS_DATA or STATUS_NUMERIC name file,
  * tensor, what was expected and found. options, report may be NULL. */
 enum status model_import(const char *dir, const struct model_config *config, const struct params *table,
                          const struct import_options *options, float *values, struct import_report *report,
