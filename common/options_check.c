@@ -27,6 +27,13 @@ static void one_model(const struct options *o, struct text *wrong)
         text_puts(wrong, "given together with model_config; keep one: a folder to fine-tune, or an architecture to train from scratch");
 }
 
+static void something_to_freeze(const struct options *o, struct text *wrong)
+{
+    if (is(o->finetuning_type, "router") && o->model_config)
+        text_puts(wrong, "router, but model_config trains from scratch: there is no model yet that could stay as it is; give "
+                         "model_name_or_path instead, or finetuning_type: full");
+}
+
 static void tokenizer_for_scratch(const struct options *o, struct text *wrong)
 {
     if (o->model_config && !o->tokenizer_name_or_path)
@@ -235,6 +242,7 @@ static const struct rule {
     enum option_id keys[RULE_KEYS + 1]; /* ended by OPTION_COUNT */
 } rules[] = {
     {ERROR, one_model, KEYS(OPTION_model_name_or_path, OPTION_model_config)},
+    {ERROR, something_to_freeze, KEYS(OPTION_finetuning_type, OPTION_model_config)},
     {ERROR, tokenizer_for_scratch, KEYS(OPTION_tokenizer_name_or_path, OPTION_model_config)},
     {ERROR, data_to_train_on, KEYS(OPTION_datasets)},
     {ERROR, data_to_evaluate_on, KEYS(OPTION_eval_datasets)},

@@ -6,7 +6,7 @@
 #include "launch/run.h"
 
 /* Reads every weight into memory that is given back at once: names, shapes, types, NaN. */
-static enum status check_weights(const struct run *run, struct text *out, struct error *err)
+static enum status check_weights(struct run *run, struct text *out, struct error *err)
 {
     const struct options *o = run->options;
     if (o->model_config)
@@ -15,7 +15,7 @@ static enum status check_weights(const struct run *run, struct text *out, struct
     float *values = mem_alloc_aligned((size_t)run->table.values, sizeof *values);
     if (!values)
         FAIL(err, STATUS_NOMEM, "no memory for the %" PRId64 " parameters of '%s'", run->table.values, o->model_name_or_path);
-    enum status st = run_import(run, values, &report, err);
+    enum status st = run_import(run, false, values, &report, err);
     mem_free_aligned(values);
     if (st == STATUS_OK)
         text_printf(out, "weights: %d tensors\n", report.tensors);

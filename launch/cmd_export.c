@@ -11,7 +11,7 @@
 #include "worker/model/export.h"
 
 static const char usage[] =
-    "usage: loar export SNAPSHOT DIR [--dtype f32|bf16] [--dense] [--overwrite]\n"
+    "usage: loar export SNAPSHOT DIR [--dtype f32|bf16] [--dense] [--base DIR] [--overwrite]\n"
     "\n"
     "Writes the model of a snapshot as a folder that the Hugging Face libraries load: weights as safetensors,\n"
     "config.json, and the tokenizer files of the model it was trained from. Where attention is routed, the folder\n"
@@ -22,10 +22,12 @@ static const char usage[] =
     "  DIR           the folder to make; it must be empty or absent\n"
     "  --dtype       f32 (default, exact) or bf16 (half the size, rounded to nearest even); routers are always f32\n"
     "  --dense       leave the routers and loar_config.json out\n"
+    "  --base        folder of the model that a snapshot of routers alone (finetuning_type: router) belongs to;\n"
+    "                default: where it was in training\n"
     "  --overwrite   write into a folder that holds something: its config.json and weights are replaced\n";
 
 struct request {
-    const char *snapshot, *dir;
+    const char *snapshot, *dir, *base;
     struct export_options options;
 };
 
@@ -55,6 +57,10 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
             TRY(parse_dtype(i + 1 < argc ? argv[++i] : NULL, &out->options.dtype, err));
         else if (!strncmp(argv[i], "--dtype=", 8))
             TRY(parse_dtype(argv[i] + 8, &out->options.dtype, err));
+        else if (!strcmp(argv[i], "--base") && i + 1 < argc)
+            out->base = argv[++i];
+        else if (!strncmp(argv[i], "--base=", 7))
+            out->base = argv[i] + 7;
         else if (argv[i][0] == '-')
             FAIL(err, STATUS_USAGE, "unknown option '%s'; see loar export --help", argv[i]);
         else if (!out->snapshot)
@@ -98,7 +104,7 @@ static enum status carried_add_routing(const struct snapshot *snapshot, struct c
 {
     struct source source;
     struct text text = {0};
-    TRY(source_of_snapshot(snapshot, &source, err));
+    TRY(source_of_snapshot(snapshot, NULL, &source, err));
     if (source.loar)
         loar_folder_write(source.loar, &text);
     source_close(&source);
@@ -150,26 +156,49 @@ static void say(const struct snapshot *snapshot, const struct request *request, 
            safetensors_dtype_name(request->options.dtype), n_files);
 }
 
+/* The whole model. A snapshot that holds routers alone is completed by the model that they belong to. */
+struct loaded {
+    struct source source;
+    const struct params *table;
+    float *values; /* [params_room(table)] */
+};
+
+static enum status loaded_read(const struct snapshot *snapshot, const char *base, struct loaded *out, struct error *err)
+{
+    if (*snapshot_meta(snapshot)->base_digest) {
+        TRY(source_of_snapshot(snapshot, base, &out->source, err));
+        out->table = &out->source.table;
+        out->values = out->source.values;
+        return STATUS_OK;
+    }
+    out->table = snapshot_params(snapshot);
+    out->values = mem_alloc_aligned((size_t)out->table->values, sizeof *out->values);
+    if (!out->values)
+        FAIL(err, STATUS_NOMEM, "no memory for the %lld values of '%s'", (long long)out->table->values, snapshot_path(snapshot));
+    return snapshot_load(snapshot, out->table, out->values, 0, NULL, err);
+}
+
+static void loaded_free(struct loaded *loaded)
+{
+    if (loaded->values != loaded->source.values)
+        mem_free_aligned(loaded->values);
+    source_close(&loaded->source);
+}
+
 static enum status export_snapshot(const struct snapshot *snapshot, const struct request *request, struct error *err)
 {
-    const struct params *table = snapshot_params(snapshot);
     struct carried carried = {0};
-    float *values = mem_alloc_aligned((size_t)table->values, sizeof *values);
-    enum status st = STATUS_OK;
-    if (!values)
-        st = error_set(err, STATUS_NOMEM, "no memory for the %lld values of '%s'", (long long)table->values,
-                       snapshot_path(snapshot));
+    struct loaded model = {0};
+    enum status st = carried_read(snapshot, request->options.dense, &carried, err);
     if (st == STATUS_OK)
-        st = carried_read(snapshot, request->options.dense, &carried, err);
+        st = loaded_read(snapshot, request->base, &model, err);
     if (st == STATUS_OK)
-        st = snapshot_load(snapshot, table, values, 0, NULL, err);
+        st = model_export(request->dir, carried.config, carried.config_size, carried.files, carried.count, model.table,
+                          model.values, &request->options, err);
     if (st == STATUS_OK)
-        st = model_export(request->dir, carried.config, carried.config_size, carried.files, carried.count, table, values,
-                          &request->options, err);
-    if (st == STATUS_OK)
-        say(snapshot, request, table, carried.count + 1);
+        say(snapshot, request, model.table, carried.count + 1);
     carried_free(&carried);
-    mem_free_aligned(values);
+    loaded_free(&model);
     return st;
 }
 

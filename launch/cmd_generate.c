@@ -20,6 +20,7 @@ static const char usage[] =
     "\n"
     "  --model DIR       a Hugging Face folder; one that loar export wrote routes attention as it was trained\n"
     "  --snapshot FILE   a snapshot, or the newest one of a run; its template and settings are used\n"
+    "  --base DIR        the model that a snapshot of routers alone belongs to (default: where it was in training)\n"
     "  --prompt TEXT     one question; the answer is written as it comes\n"
     "  --file ROWS       a JSONL file of rows as in training; every question is answered\n"
     "  --format NAME     format of the rows (default auto)\n"
@@ -35,7 +36,7 @@ static const char usage[] =
     "Exit status: 0 done, 2 wrong usage, 3 missing or damaged file, 4 not-a-number.\n";
 
 struct request {
-    const char *path, *prompt, *file, *format, *task;
+    const char *path, *prompt, *file, *format, *task, *base;
     bool snapshot, raw;
     int64_t rows, score; /* negative: all / none */
     const char *keys[64], *key_values[64]; /* settings of the run file's kind */
@@ -87,7 +88,8 @@ static enum status set(struct request *r, const char *name, const char *value, s
     const struct {
         const char *name;
         const char **place;
-    } texts[] = {{"model", &r->path}, {"snapshot", &r->path}, {"prompt", &r->prompt}, {"file", &r->file}, {"format", &r->format}, {"task", &r->task}};
+    } texts[] = {{"model", &r->path}, {"snapshot", &r->path}, {"prompt", &r->prompt}, {"file", &r->file}, {"format", &r->format},
+                 {"task", &r->task}, {"base", &r->base}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (!strcmp(name, texts[i].name)) {
             if (*texts[i].place)
@@ -370,7 +372,7 @@ int cmd_generate(int argc, char **argv)
     if (st == STATUS_OK)
         st = threads_create(run_threads(0, 1), &pool, &err);
     if (st == STATUS_OK)
-        st = source_open(request.path, request.snapshot, pool, &source, &err);
+        st = source_open(request.path, request.snapshot, request.base, pool, &source, &err);
     if (st == STATUS_OK)
         st = generate(&session, &err);
     if (st != STATUS_OK)

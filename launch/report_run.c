@@ -49,7 +49,7 @@ static struct plan_memory memory_of(const struct start *start)
     int64_t tokens = longest * run->options->per_device_train_batch_size;
     int64_t kept = run->options->gradient_checkpointing ? row + c->layers * c->width : row * c->layers;
     int64_t values = (int64_t)sizeof(float) * run->table.values;
-    return (struct plan_memory){.weights = values,
+    return (struct plan_memory){.weights = (int64_t)sizeof(float) * params_room(&run->table),
                                 .gradients = 2 * values,
                                 .activations = (int64_t)sizeof(float) * tokens * kept,
                                 .server = values * (2 * (1 + start->shard->n_states) + 1)};

@@ -187,10 +187,29 @@ void run_routing_notes(const struct run *run, struct text *notes)
                         loar->tasks[loar->default_task]);
 }
 
-enum status run_import(const struct run *run, float *values, struct import_report *report, struct error *err)
+enum status run_import(struct run *run, bool keep_frozen, float *values, struct import_report *report, struct error *err)
 {
-    struct import_options options = {.new_routers = run->loar && !run->loar_taken_over, .seed = (uint64_t)run->options->seed};
-    return model_import(run->options->model_name_or_path, &run->config, &run->table, &options, values, report, err);
+    struct import_options options = {.new_routers = run->loar && !run->loar_taken_over, .seed = (uint64_t)run->options->seed,
+                                     .keep_frozen = keep_frozen};
+    TRY(model_import(run->options->model_name_or_path, &run->config, &run->table, &options, values, report, err));
+    memcpy(run->table.frozen_digest, report->frozen_digest, sizeof run->table.frozen_digest);
+    return STATUS_OK;
+}
+
+bool run_freezes_base(const struct options *options)
+{
+    return !strcmp(options->finetuning_type, "router");
+}
+
+static enum status list_tensors(struct run *run, struct error *err)
+{
+    run->config.base_frozen = run_freezes_base(run->options);
+    if (run->config.base_frozen && !(run->loar && loar_setup_is_routed(run->loar)))
+        FAIL(err, STATUS_USAGE, "finetuning_type: router trains routers alone, but no layer has one; give loar.layers (for example "
+             "layers: article) or a model folder that brings its routing, or finetuning_type: full");
+    TRY(model_params(&run->config, &run->table, err));
+    run->chunks = chunks_make(run->table.values, run->options->ps.chunk_values);
+    return STATUS_OK;
 }
 
 static enum status load(struct run *run, struct error *err)
@@ -203,8 +222,7 @@ static enum status load(struct run *run, struct error *err)
     TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
     TRY(load_routing(run, err));
-    TRY(model_params(&run->config, &run->table, err));
-    run->chunks = chunks_make(run->table.values, o->ps.chunk_values);
+    TRY(list_tensors(run, err));
     if (o->max_length > run->config.max_positions)
         FAIL(err, STATUS_USAGE, "max_length is %lld, but the model was made for %lld positions (max_position_embeddings)",
              (long long)o->max_length, (long long)run->config.max_positions);

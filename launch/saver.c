@@ -1,6 +1,8 @@
 #include "launch/saver.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/files.h"
@@ -11,7 +13,7 @@
 /* Files of the model folder that travel inside a snapshot, so that it alone can be exported and generate. */
 static const char *const carried[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                                       "generation_config.json", "chat_template.jinja"};
-enum { CARRIED = sizeof carried / sizeof carried[0], TEXTS = 3 };
+enum { CARRIED = sizeof carried / sizeof carried[0], TEXTS = 4 };
 
 struct saver {
     const struct run *run;
@@ -24,6 +26,7 @@ struct saver {
     int n_files;
     char *contents[CARRIED];
     char *options_text;
+    char *base; /* folder of the frozen tensors; NULL: none */
     bool open; /* a round was begun and not yet handed to the writer */
     struct snapshot_meta meta;
     struct text history;
@@ -48,6 +51,16 @@ static enum status carry_files(struct saver *s, struct error *err)
     return STATUS_OK;
 }
 
+/* In full, for later commands may be given elsewhere. */
+static enum status name_base(struct saver *s, struct error *err)
+{
+    char room[PATH_MAX];
+    const char *given = s->run->options->model_name_or_path, *whole = realpath(given, room);
+    if (!(s->base = mem_strdup(whole ? whole : given)))
+        FAIL(err, STATUS_NOMEM, "no memory for the path '%s'", given);
+    return STATUS_OK;
+}
+
 enum status saver_create(const struct run *run, struct shard *shard, const char *optimizer, const char *options_text,
                          struct saver **out, struct error *err)
 {
@@ -59,6 +72,8 @@ enum status saver_create(const struct run *run, struct shard *shard, const char 
     if (st == STATUS_OK) {
         *s = (struct saver){.run = run, .shard = shard, .optimizer = optimizer, .options_text = mem_strdup(options_text)};
         st = s->options_text ? carry_files(s, err) : error_set(err, STATUS_NOMEM, "no memory for the options' text");
+        if (st == STATUS_OK && run->table.frozen)
+            st = name_base(s, err);
     }
     if (st == STATUS_OK)
         st = shadow_create(&shard->chunks, shard->n_states, &s->shadow, err);
@@ -85,6 +100,7 @@ void saver_free(struct saver *s)
     for (int i = 0; i < CARRIED; i++)
         mem_free(s->contents[i]);
     mem_free(s->options_text);
+    mem_free(s->base);
     text_free(&s->history);
     mem_free(s);
 }
@@ -97,6 +113,7 @@ static void submit(struct saver *s)
         {"config", s->run->options->text, s->run->options->text_size},
         {"options", s->options_text, strlen(s->options_text)},
         {"history", s->history.data ? s->history.data : "", s->history.size},
+        {"base", s->base, s->base ? strlen(s->base) : 0}, /* the last, for it may be left out */
     };
     struct snapshot_view view = {
         .table = &s->run->table,
@@ -104,7 +121,7 @@ static void submit(struct saver *s)
         .n_states = s->shard->n_states,
         .meta = s->meta,
         .texts = texts,
-        .n_texts = TEXTS,
+        .n_texts = TEXTS - !s->base,
         .files = s->files,
         .n_files = s->n_files,
     };

@@ -7,6 +7,7 @@
 #include "common/memory.h"
 #include "launch/loar_block.h"
 #include "launch/loar_folder.h"
+#include "launch/run.h"
 #include "ps/snapshot.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -16,9 +17,9 @@
 static enum status allocate(struct source *s, struct error *err)
 {
     TRY(model_params(&s->config, &s->table, err));
-    s->values = mem_alloc_aligned((size_t)s->table.values, sizeof *s->values);
+    s->values = mem_alloc_aligned((size_t)params_room(&s->table), sizeof *s->values);
     if (!s->values)
-        FAIL(err, STATUS_NOMEM, "no memory for %lld parameters", (long long)s->table.values);
+        FAIL(err, STATUS_NOMEM, "no memory for %lld parameters", (long long)params_room(&s->table));
     return STATUS_OK;
 }
 
@@ -56,7 +57,38 @@ static enum status read_saved_routing(struct source *s, const struct snapshot *s
     return use_routing(s, st);
 }
 
-static enum status read_snapshot(struct source *s, const struct snapshot *snapshot, struct error *err)
+enum status source_check_base(const struct snapshot *snapshot, const char *folder, const char *frozen_digest, const char *option,
+                              struct error *err)
+{
+    const char *wanted = snapshot_meta(snapshot)->base_digest;
+    if (!strcmp(wanted, frozen_digest))
+        return STATUS_OK;
+    FAIL(err, STATUS_DATA, "'%s' was trained beside another model than that in '%s': its frozen tensors have the digest %s, the folder's "
+         "%s; let %s name the right folder", snapshot_path(snapshot), folder, *wanted ? wanted : "(none)", frozen_digest, option);
+}
+
+/* Puts the frozen tensors behind the trained ones. */
+static enum status read_base(struct source *s, const struct snapshot *snapshot, const char *base, struct error *err)
+{
+    struct import_options how = {.new_routers = true, .keep_frozen = true}; /* routers are the snapshot's own */
+    struct import_report report;
+    char *saved = NULL;
+    size_t size;
+    if (!s->table.frozen)
+        return STATUS_OK;
+    if (!base)
+        TRY(snapshot_text(snapshot, "base", &saved, &size, err));
+    const char *folder = base ? base : saved;
+    enum status st = model_import(folder, &s->config, &s->table, &how, s->values, &report, err);
+    if (st != STATUS_OK)
+        error_prefix(err, "'%s' holds routers alone; the model that they belong to (--base names its folder)", snapshot_path(snapshot));
+    else
+        st = source_check_base(snapshot, folder, report.frozen_digest, "--base", err);
+    mem_free(saved);
+    return st;
+}
+
+static enum status read_snapshot(struct source *s, const struct snapshot *snapshot, const char *base, struct error *err)
 {
     char *config;
     size_t size;
@@ -66,25 +98,27 @@ static enum status read_snapshot(struct source *s, const struct snapshot *snapsh
     mem_free(config);
     TRY(st);
     TRY(read_saved_routing(s, snapshot, err));
+    s->config.base_frozen = run_freezes_base(&s->options);
     TRY(allocate(s, err));
+    TRY(read_base(s, snapshot, base, err));
     return snapshot_load(snapshot, &s->table, s->values, 0, NULL, err);
 }
 
-enum status source_of_snapshot(const struct snapshot *snapshot, struct source *out, struct error *err)
+enum status source_of_snapshot(const struct snapshot *snapshot, const char *base, struct source *out, struct error *err)
 {
     *out = (struct source){0};
-    enum status st = read_snapshot(out, snapshot, err);
+    enum status st = read_snapshot(out, snapshot, base, err);
     if (st != STATUS_OK)
         source_close(out);
     return st;
 }
 
-static enum status load_snapshot(struct source *s, const struct snapshot *snapshot, struct error *err)
+static enum status load_snapshot(struct source *s, const struct snapshot *snapshot, const char *base, struct error *err)
 {
     char *json = NULL, *tokenizer_config = NULL;
     size_t json_size, tokenizer_config_size = 0;
     struct error absent;
-    TRY(read_snapshot(s, snapshot, err));
+    TRY(read_snapshot(s, snapshot, base, err));
     TRY(snapshot_file(snapshot, "tokenizer.json", &json, &json_size, err));
     if (snapshot_file(snapshot, "tokenizer_config.json", &tokenizer_config, &tokenizer_config_size, &absent) != STATUS_OK)
         tokenizer_config = NULL; /* not every model has one */
@@ -109,7 +143,8 @@ static enum status load_folder(struct source *s, const char *path, struct error 
     return STATUS_OK;
 }
 
-enum status source_open(const char *path, bool snapshot, struct threads *pool, struct source *out, struct error *err)
+enum status source_open(const char *path, bool snapshot, const char *base, struct threads *pool, struct source *out,
+                        struct error *err)
 {
     *out = (struct source){0};
     enum status st;
@@ -121,7 +156,7 @@ enum status source_open(const char *path, bool snapshot, struct threads *pool, s
             fputs(warnings.data, stderr);
         text_free(&warnings);
         if (st == STATUS_OK)
-            st = load_snapshot(out, file, err);
+            st = load_snapshot(out, file, base, err);
         snapshot_close(file);
     } else {
         st = load_folder(out, path, err);

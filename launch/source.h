@@ -19,16 +19,22 @@ struct source {
     struct model_config config;
     struct loar_setup *loar; /* behind config.loar; NULL in a dense model */
     struct params table;
-    float *values;
+    float *values; /* [params_room(&table)] */
     struct tokenizer *tokenizer;
     struct model *model;
 };
 
-/* Options, configuration, routing, parameters and their values alone, of a snapshot. On failure everything is released. */
-enum status source_of_snapshot(const struct snapshot *snapshot, struct source *out, struct error *err);
+/* Options, configuration, routing, parameters and their values alone, of a snapshot. Frozen tensors are read from the folder
+ * `base`, or, where it is NULL, from the one they were in during training. On failure everything is released. */
+enum status source_of_snapshot(const struct snapshot *snapshot, const char *base, struct source *out, struct error *err);
+/* STATUS_DATA when the folder's frozen tensors are not those that the snapshot was trained beside. option: what names
+ * another folder. */
+enum status source_check_base(const struct snapshot *snapshot, const char *folder, const char *frozen_digest, const char *option,
+                              struct error *err);
 /* `path`: a snapshot, a run's folder or a folder of snapshots with `snapshot` set, else a model folder. On failure
- * everything is released. A model folder with routers routes as its loar_config.json says. */
-enum status source_open(const char *path, bool snapshot, struct threads *pool, struct source *out, struct error *err);
+ * everything is released. A model folder with routers routes as its loar_config.json says. base: as above. */
+enum status source_open(const char *path, bool snapshot, const char *base, struct threads *pool, struct source *out,
+                        struct error *err);
 void source_close(struct source *source);
 
 #endif

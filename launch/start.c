@@ -7,6 +7,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "launch/source.h"
 #include "worker/model/export.h"
 
 static bool wants_resume(const struct options *o)
@@ -104,9 +105,20 @@ static enum status make_optimizer(struct start *s, const struct options *o, stru
     return shard_create(&s->run.chunks, optimizer_n_states(s->optimizer), optimizer_state_names(s->optimizer), &s->shard, err);
 }
 
+/* What is frozen must be what the snapshot's tensors were trained beside. */
+static enum status check_base(struct start *s, const struct options *o, const struct snapshot *snapshot, struct error *err)
+{
+    struct import_report report;
+    if (!s->run.table.frozen)
+        return STATUS_OK;
+    TRY(run_import(&s->run, false, s->shard->parameters, &report, err));
+    return source_check_base(snapshot, o->model_name_or_path, report.frozen_digest, "model_name_or_path", err);
+}
+
 static enum status fill_parameters(struct start *s, const struct options *o, const struct snapshot *snapshot, struct error *err)
 {
     if (snapshot) {
+        TRY(check_base(s, o, snapshot, err));
         struct snapshot_target targets[SNAPSHOT_MAX_STATES];
         for (int i = 0; i < s->shard->n_states; i++)
             targets[i] = (struct snapshot_target){s->shard->state_names[i], s->shard->states[i]};
@@ -117,7 +129,7 @@ static enum status fill_parameters(struct start *s, const struct options *o, con
         return STATUS_OK;
     }
     struct import_report report;
-    TRY(run_import(&s->run, s->shard->parameters, &report, err));
+    TRY(run_import(&s->run, false, s->shard->parameters, &report, err));
     if (report.new_routers)
         text_printf(&s->notes, "%d tensors of routers are not in '%s' and begin anew: all heads on\n", report.new_routers,
                     o->model_name_or_path);
@@ -197,6 +209,7 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     s->meta.seed = o->seed;
     s->meta.data_seed = o->data_seed;
     s->meta.chunk_values = o->ps.chunk_values;
+    snprintf(s->meta.base_digest, sizeof s->meta.base_digest, "%s", s->run.table.frozen_digest);
     if (s->notes.failed)
         FAIL(err, STATUS_NOMEM, "no memory for notes");
     return STATUS_OK;

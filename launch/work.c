@@ -9,6 +9,16 @@
 
 enum { SERVER = 0, JOIN_TIMEOUT_MS = 600000 };
 
+/* Room for all that the worker computes with; frozen tensors are in place, the others will come from the server. */
+static enum status make_values(struct run *run, float **out, struct error *err)
+{
+    struct import_report report;
+    int64_t room = params_room(&run->table);
+    if (!(*out = mem_alloc_aligned((size_t)room, sizeof **out)))
+        FAIL(err, STATUS_NOMEM, "no memory for %lld parameters", (long long)room);
+    return run->table.frozen ? run_import(run, true, *out, &report, err) : STATUS_OK;
+}
+
 /* From loaded options to the end of the training loop; tells the server when it fails before that. */
 static enum status train(struct transport *transport, const struct options *options, const struct welcome *welcome, int ranks_on_node,
                          struct error *err)
@@ -16,6 +26,7 @@ static enum status train(struct transport *transport, const struct options *opti
     struct threads *pool = NULL;
     struct run run = {0};
     struct model *model = NULL;
+    float *values = NULL;
     enum status st = threads_create(run_threads(options->threads, ranks_on_node), &pool, err);
     if (st == STATUS_OK)
         st = run_load(options, pool, &run, err);
@@ -25,13 +36,17 @@ static enum status train(struct transport *transport, const struct options *opti
         struct model_options model_options = {.checkpointing = options->gradient_checkpointing};
         st = model_create(&run.config, &run.table, &model_options, pool, &model, err);
     }
+    if (st == STATUS_OK)
+        st = make_values(&run, &values, err);
     if (st != STATUS_OK) {
+        mem_free_aligned(values);
         worker_fail(transport, SERVER, st, err);
     } else {
         struct loop_config config = {
             .transport = transport,
             .server = SERVER,
             .model = model,
+            .values = values,
             .table = &run.table,
             .chunks = run.chunks,
             .pool = pool,

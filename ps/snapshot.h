@@ -40,6 +40,7 @@ enum { SNAPSHOT_FORMAT = 1, SNAPSHOT_MAX_STATES = 4, SNAPSHOT_STRING_SIZE = 128 
     FIELD(INT, chunk_values, "values per chunk")                                                \
     FIELD(INT, tensors, "trained tensors")                                                      \
     FIELD(INT, parameters, "trained parameters")                                                \
+    FIELD(STRING, base_digest, "hash of the frozen tensors, which lie in the folder that /run/base names; empty: none") \
     FIELD(STRING, optimizer, "group below /optimizer")                                          \
     FIELD(STRING, states, "optimizer states, separated by blanks")                              \
     FIELD(STRING, best_metric, "metric that chooses the best snapshot; empty: none")            \
@@ -94,7 +95,7 @@ struct snapshot_view {
     struct snapshot_meta meta;
     const struct snapshot_shard *shards; /* NULL: one row for everything */
     int n_shards;
-    const struct snapshot_text *texts; /* "config", "options", "history" */
+    const struct snapshot_text *texts; /* "config", "options", "history", "base" */
     int n_texts;
     const struct snapshot_text *files; /* "config.json", "tokenizer.json", ... */
     int n_files;

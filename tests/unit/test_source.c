@@ -1,5 +1,5 @@
 /* A routed model from a snapshot and from the folder it was exported to: the same bits, task by task; and routers of a
- * folder that are missing, damaged or of another shape. */
+ * folder that are missing, damaged or of another shape; and a snapshot of routers alone, which finds its model. */
 #include "tests/support/cmocka_all.h"
 
 #include <dirent.h>
@@ -139,7 +139,7 @@ static float *logits_of(const char *path, bool snapshot, int task)
     struct batch batch = {0};
     int32_t tokens[TOKENS];
     uint8_t spans[TOKENS];
-    assert_ok(source_open(path, snapshot, pool, &source, &err), &err);
+    assert_ok(source_open(path, snapshot, NULL, pool, &source, &err), &err);
     for (int i = 0; i < TOKENS; i++) {
         tokens[i] = (int32_t)rng_below(9, RNG_DATA, (uint64_t)i, (uint64_t)config.vocab);
         spans[i] = i < TOKENS / 3 ? SPAN_PROMPT : SPAN_ANSWER;
@@ -181,7 +181,7 @@ static void routers_keep_every_bit(void **state)
     struct text again = {0};
     write_snapshot(false); /* from the options alone */
     export_it("--dtype", "bf16");
-    assert_ok(source_open(folder, false, pool, &source, &err), &err);
+    assert_ok(source_open(folder, false, NULL, pool, &source, &err), &err);
     loar_folder_write(source.loar, &again);
     assert_string_equal(again.data, routing_json.data);
     assert_int_equal(source.loar->default_task, 1);
@@ -253,7 +253,85 @@ static void damaged_routers_are_named(void **state)
     write_snapshot(true);
     export_it(NULL, NULL);
     *at = good;
-    assert_refused(source_open(folder, false, pool, &source, &err), STATUS_NUMERIC, &err, "'loar.layers.2.state.threshold' holds NaN at index 0");
+    assert_refused(source_open(folder, false, NULL, pool, &source, &err), STATUS_NUMERIC, &err, "'loar.layers.2.state.threshold' holds NaN at index 0");
+}
+
+/* A snapshot of the routers alone, beside the model in `folder`. */
+static void write_routers(const char *base_digest, const char *model)
+{
+    struct options alone;
+    struct text saved = {0};
+    struct params routers = {0};
+    char all[1024];
+    int size = snprintf(all, sizeof all, "%sfinetuning_type: router\n", run_file);
+    assert_ok(options_parse_text(all, (size_t)size, "run.yaml", 0, NULL, &alone, NULL, &err), &err);
+    options_format(&alone, OPTIONS_ALL, &saved);
+    config.base_frozen = true;
+    assert_ok(model_params(&config, &routers, &err), &err);
+    config.base_frozen = false;
+    assert_true(routers.trained > 0 && routers.trained + routers.frozen == table.trained);
+    float *trained = mem_alloc_aligned((size_t)routers.values, sizeof *trained);
+    for (int i = 0; i < routers.count; i++)
+        if (routers.items[i].role == PARAM_TRAINED)
+            memcpy(trained + routers.items[i].offset, values + table.items[i].offset, (size_t)table.items[i].size * sizeof *trained);
+    const struct snapshot_text texts[] = {{"options", saved.data, saved.size}, {"base", model, strlen(model)}};
+    const struct snapshot_text files[] = {{"config.json", config_json.data, config_json.size},
+                                          {"tokenizer.json", tokenizer_json.data, tokenizer_json.size},
+                                          {"loar_config.json", routing_json.data, routing_json.size}};
+    struct snapshot_view view = {.table = &routers, .values = trained, .meta = {.step = 7}, .texts = texts, .n_texts = 2,
+                                 .files = files, .n_files = 3};
+    snprintf(view.meta.base_digest, sizeof view.meta.base_digest, "%s", base_digest);
+    empty(snapshots);
+    assert_ok(snapshot_write(snapshots, &view, NULL, &err), &err);
+    mem_free_aligned(trained);
+    params_free(&routers);
+    options_free(&alone);
+    text_free(&saved);
+}
+
+static void routers_find_their_model(void **state)
+{
+    (void)state;
+    struct import_report report;
+    struct source source;
+    struct params routers = {0};
+    char away[80];
+    snprintf(away, sizeof away, "%s-away", folder);
+    write_snapshot(true);
+    float *wanted = logits_of(snapshots, true, 0);
+    export_it("--dense", NULL);
+    config.base_frozen = true;
+    assert_ok(model_params(&config, &routers, &err), &err);
+    float *out = mem_alloc_aligned((size_t)routers.values, sizeof *out);
+    assert_ok(model_import(folder, &config, &routers, &(struct import_options){.new_routers = true}, out, &report, &err), &err);
+    config.base_frozen = false;
+    mem_free_aligned(out);
+    params_free(&routers);
+
+    write_routers(report.frozen_digest, folder);
+    float *again = logits_of(snapshots, true, 0);
+    assert_memory_equal(again, wanted, (size_t)(TOKENS * config.vocab) * sizeof *wanted);
+    test_free(again);
+    int n = 0;
+    for (enum status st = STATUS_NOMEM; st != STATUS_OK; n++) {
+        long live = mem_live();
+        mem_fail_after(n, true);
+        st = source_open(snapshots, true, NULL, pool, &source, &err);
+        mem_fail_after(-1, false);
+        assert_true(st == STATUS_OK || st == STATUS_NOMEM);
+        if (st == STATUS_OK)
+            source_close(&source);
+        assert_int_equal(mem_live(), live);
+    }
+    assert_true(n > 100);
+    assert_int_equal(rename(folder, away), 0);
+    assert_refused(source_open(snapshots, true, NULL, pool, &source, &err), STATUS_DATA, &err, "holds routers alone; the model that they");
+    assert_ok(source_open(snapshots, true, away, pool, &source, &err), &err);
+    source_close(&source);
+    write_routers("0123", folder);
+    assert_refused(source_open(snapshots, true, away, pool, &source, &err), STATUS_DATA, &err, "have the digest 0123, the folder's");
+    empty(away);
+    test_free(wanted);
 }
 
 static void short_memory_is_reported(void **state)
@@ -275,7 +353,7 @@ static void short_memory_is_reported(void **state)
         struct source source;
         long live = mem_live();
         mem_fail_after(n, true);
-        st = source_open(folder, false, pool, &source, &err);
+        st = source_open(folder, false, NULL, pool, &source, &err);
         mem_fail_after(-1, false);
         assert_true(st == STATUS_OK || st == STATUS_NOMEM);
         if (st == STATUS_OK)
@@ -292,6 +370,7 @@ int main(void)
         cmocka_unit_test(routers_keep_every_bit),
         cmocka_unit_test(routers_that_are_not_there_begin_anew),
         cmocka_unit_test(damaged_routers_are_named),
+        cmocka_unit_test(routers_find_their_model),
         cmocka_unit_test(short_memory_is_reported),
     };
     return cmocka_run_group_tests(tests, make_model, free_model);

@@ -25,7 +25,7 @@ struct outgoing {
 
 struct loop {
     struct loop_config config;
-    float *values; /* [table->values] parameters as the server sent them */
+    float *values; /* [params_room] parameters as the server sent them, frozen ones behind */
     int64_t version, coming; /* step they belong to: complete / being received */
     int chunks_in;
     struct accumulator *accumulator;
@@ -357,16 +357,20 @@ static void loop_free(struct loop *l)
 static enum status loop_create(const struct loop_config *config, struct loop **out, struct error *err)
 {
     struct loop *l = mem_alloc(1, sizeof *l);
-    if (!l)
+    if (!l) {
+        mem_free_aligned(config->values);
         FAIL(err, STATUS_NOMEM, "no memory for the training loop");
+    }
     l->config = *config;
     l->version = l->coming = -1;
     outbox_init(&l->outbox, config->transport);
     inbox_init(&l->inbox, config->transport, NULL, PARAMETER_CREDITS);
     l->n_nodes = slot_nodes_of_range(config->range, config->slots, l->nodes);
-    l->values = mem_alloc_aligned((size_t)config->table->values, sizeof(float));
+    l->values = config->values ? config->values : mem_alloc_aligned((size_t)config->table->values, sizeof(float));
     enum status st = STATUS_OK;
-    if (!l->values)
+    if (!config->values && config->table->frozen)
+        st = error_set(err, STATUS_INTERNAL, "a worker was given no frozen tensors");
+    else if (!l->values)
         st = error_set(err, STATUS_NOMEM, "no memory for %" PRId64 " parameters", config->table->values);
     if (st == STATUS_OK)
         st = accumulator_create(&config->chunks, config->pool, &l->accumulator, err);

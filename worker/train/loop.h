@@ -25,6 +25,9 @@ struct loop_config {
     struct transport *transport;
     int server; /* rank of the server */
     struct model *model;
+    /* [params_room(table)] with the frozen tensors in place, from mem_alloc_aligned; taken over. May be NULL where none is
+     * frozen. */
+    float *values;
     const struct params *table;
     struct chunks chunks;
     struct threads *pool;
