@@ -181,9 +181,9 @@ void run_routing_notes(const struct run *run, struct text *notes)
     if (run->loar_taken_over)
         text_printf(notes, "attention is routed as '%s' says, for the run file asks for no routing of its own (loar.layers)\n",
                     run->options->model_name_or_path);
-    for (int i = 0; loar && i < run->train.n_tasks; i++)
-        if (loar_setup_task(loar, run->train.tasks[i]) < 0)
-            text_printf(notes, "the folder's routing knows no task '%s': its rows are routed as '%s'\n", run->train.tasks[i],
+    for (int i = 0; loar && i < run->eval.n_tasks; i++) /* the training sets' tasks among them */
+        if (loar_setup_task(loar, run->eval.tasks[i]) < 0)
+            text_printf(notes, "routing knows no task '%s': its rows are routed as '%s'\n", run->eval.tasks[i],
                         loar->tasks[loar->default_task]);
 }
 
