@@ -19,6 +19,8 @@ struct fixture {
     float *values, *gradients;
 };
 
+static int kv_heads = 2; /* of the models to come */
+
 static struct loar_config routing(enum loar_policy policy, enum loar_feature feature, enum loar_granularity granularity)
 {
     struct loar_config c = LOAR_CONFIG_DEFAULT;
@@ -41,7 +43,7 @@ static void fixture_open_with(struct fixture *f, const struct loar_config *routi
     if (routing)
         f->plan = (struct loar_plan){*routing, which};
     f->config = (struct model_config){.type = MODEL_QWEN2, .width = 24, .hidden = 40, .layers = LAYERS, .heads = HEADS,
-                                      .kv_heads = 2, .head_dim = 8, .vocab = VOCAB, .max_positions = 512, .norm_eps = 1e-5f,
+                                      .kv_heads = kv_heads, .head_dim = 8, .vocab = VOCAB, .max_positions = 512, .norm_eps = 1e-5f,
                                       .rope_theta = 1e4, .rope_factor = 1, .qkv_bias = true, .init_std = 0.2f, .bos = -1,
                                       .loar = routing ? &f->plan : NULL, .base_frozen = base_frozen};
     assert_ok(model_params(&f->config, &f->table, &err), &err);
@@ -297,6 +299,22 @@ static void gradients_are_differences(void **state)
     for_each(differences);
 }
 
+/* With a key head per query head, keys and values that nobody reads are left out: gradients are still differences of the loss,
+ * and decoding, which computes them all, agrees. */
+static void unread_keys_are_left_out(void **state)
+{
+    (void)state;
+    kv_heads = HEADS;
+    for (int policy = 0; policy < LOAR_N_POLICIES; policy++) {
+        struct loar_config c = routing((enum loar_policy)policy, LOAR_PROMPT_MEAN, LOAR_BY_SEQUENCE);
+        differences(&c);
+        c.gate = LOAR_SOFT;
+        differences(&c);
+        decode(&c);
+    }
+    kv_heads = 2;
+}
+
 /* Before the schedule lets routing in, losses and gradients are the dense model's to the bit. */
 static void all_heads_on_is_dense(const struct loar_config *c)
 {
@@ -493,7 +511,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_token_looks_ahead),
         cmocka_unit_test(decoding_decides_as_the_full_pass), cmocka_unit_test(caches_forget_what_no_token_sees),
-        cmocka_unit_test(gradients_are_differences),
+        cmocka_unit_test(gradients_are_differences), cmocka_unit_test(unread_keys_are_left_out),
         cmocka_unit_test(begins_dense),
         cmocka_unit_test(nothing_changes_a_bit),
         cmocka_unit_test(routers_learn_alone_as_beside_the_model),

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "worker/model/blocks.h"
+#include "worker/model/keys.h"
 #include "worker/model/routed.h"
 #include "worker/ops/bias.h"
 #include "worker/ops/gemm.h"
@@ -25,23 +26,6 @@ enum status attention_block_list(const struct model_config *c, int layer, bool b
     TRY(list_matrix(c, table, "model.layers.%d.self_attn.o_proj.weight", layer, c->width, q, err));
     const struct loar_shape shape = model_shape(c);
     return c->loar && c->loar->layers[layer].routed ? loar_list(&c->loar->config, &shape, layer, table, err) : STATUS_OK;
-}
-
-/* The three projections that read the normed input. */
-struct projection {
-    int64_t weight, bias, width;
-    float *out, *dout;
-};
-
-static void projections_of(const struct pass *p, const struct layer_places *at, const struct activations *s,
-                           struct projection out[3])
-{
-    const struct model_config *c = p->config;
-    const struct workspace *w = p->workspace;
-    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    out[0] = (struct projection){at->q, at->q_bias, q, s->q, w->dq};
-    out[1] = (struct projection){at->k, at->k_bias, kv, s->k, w->dk};
-    out[2] = (struct projection){at->v, at->v_bias, kv, s->v, w->dv};
 }
 
 /* q: NULL where it has been turned. */
@@ -83,25 +67,18 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
     norm_forward(p->pool, p->n, d, before ? before : x, before ? x : NULL, p->values + at->norm1, c->norm_eps, x,
                  s->rstd1, s->normed1);
     counters_lap(p->counters, MODEL_PART_REST);
-    struct projection to[3];
-    projections_of(p, at, s, to);
     struct layer_routing *chosen = routed_choose(p, at, s->normed1), *rows = chosen && !chosen->all ? chosen : NULL;
     counters_lap(p->counters, MODEL_PART_ROUTER);
     struct attention attention = routed_attention(p, at);
-    int first = 0; /* projection that all rows take */
     if (rows) {
         attention.layout = rows->layout;
         routed_queries(p, at, rows, s->normed1, s->q);
-        first = 1;
+    } else {
+        gemm_run(p->pool, &(struct gemm){GEMM_NT, p->n, wide, d, s->normed1, d, p->values + at->q, d, s->q, wide, 0.0f}, 1);
+        if (at->q_bias >= 0)
+            bias_forward(p->pool, p->n, wide, p->values + at->q_bias, s->q);
     }
-    struct gemm jobs[3];
-    for (int i = first; i < 3; i++)
-        jobs[i] = (struct gemm){GEMM_NT, p->n, to[i].width, d, s->normed1, d, p->values + to[i].weight, d, to[i].out,
-                                to[i].width, 0.0f};
-    gemm_run(p->pool, jobs + first, 3 - first);
-    for (int i = first; i < 3; i++)
-        if (to[i].bias >= 0)
-            bias_forward(p->pool, p->n, to[i].width, p->values + to[i].bias, to[i].out);
+    keys_forward(p, at, rows, s->normed1, s->k, s->v);
     turn(p, 1, rows ? NULL : s->q, s->k);
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     const float *k = s->k, *v = s->v;
@@ -154,30 +131,19 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
     counters_lap(p->counters, MODEL_PART_ATTENTION);
     turn(p, -1, rows ? NULL : w->dq, w->dk);
 
-    struct projection to[3];
-    projections_of(p, at, s, to);
-    int first = 0;
     if (rows) {
         routed_queries_backward(p, at, rows, s->normed1, w->dq, w->dnormed);
-        first = 1;
-    }
-    struct gemm jobs[4], inputs[3];
-    int n_jobs = 0;
-    for (int i = first; i < 3; i++) {
-        int64_t m = to[i].width;
-        float *dweight = gradient_of(p, to[i].weight), *dbias = gradient_of(p, to[i].bias);
+    } else {
+        float *dweight = gradient_of(p, at->q), *dbias = gradient_of(p, at->q_bias);
+        struct gemm jobs[] = {
+            {GEMM_NN, n, d, wide, w->dq, wide, p->values + at->q, d, w->dnormed, d, 0.0f},
+            {GEMM_TN, wide, d, n, w->dq, wide, s->normed1, d, dweight, d, 0.0f},
+        };
         if (dbias)
-            bias_backward(p->pool, n, m, to[i].dout, dbias);
-        if (dweight)
-            jobs[n_jobs++] = (struct gemm){GEMM_TN, m, d, n, to[i].dout, m, s->normed1, d, dweight, d, 0.0f};
-        inputs[i] = (struct gemm){GEMM_NN, n, d, m, to[i].dout, m, p->values + to[i].weight, d, w->dnormed, d,
-                                  i > 0 ? 1.0f : 0.0f};
+            bias_backward(p->pool, n, wide, w->dq, dbias);
+        gemm_run(p->pool, jobs, dweight ? 2 : 1);
     }
-    if (!rows)
-        jobs[n_jobs++] = inputs[0];
-    gemm_run(p->pool, jobs, n_jobs);
-    gemm_run(p->pool, &inputs[1], 1); /* one after the other: they add to the same rows */
-    gemm_run(p->pool, &inputs[2], 1);
+    keys_backward(p, at, rows, s->normed1, w->dk, w->dv, w->dnormed);
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, gradient_of(p, at->norm1), false);
 }

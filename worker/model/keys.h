@@ -1,0 +1,17 @@
+/* Key and value projections of a layer. Where a head runs in no row from some place of a sequence on, nobody reads what it
+ * would put there: with one key head per query head those rows are left out, in both passes.
+ * Private to worker/model. Must not know: why heads do not run. */
+#ifndef WORKER_MODEL_KEYS_H
+#define WORKER_MODEL_KEYS_H
+
+#include "worker/model/state.h"
+
+/* k, v [N][G][C] from the normed input, biases included. rows: what the heads compute; NULL: all. Rows that nobody reads keep
+ * what was there. */
+void keys_forward(const struct pass *pass, const struct layer_places *places, const struct layer_routing *rows, const float *normed,
+                  float *k, float *v);
+/* Gradients of weights and biases, and dnormed[N][D] += that of the input; dk, dv are zero in rows that nobody read. */
+void keys_backward(const struct pass *pass, const struct layer_places *places, const struct layer_routing *rows, const float *normed,
+                   const float *dk, const float *dv, float *dnormed);
+
+#endif
