@@ -160,8 +160,10 @@ static enum status read_all(struct option_reader *reader, int n_overrides, char 
     TRY(option_read_file(reader, o->text, o->text_size, err));
     TRY(option_read_overrides(reader, n_overrides, overrides, err));
     TRY(complete(o, err));
-    if (reader->checked)
+    if (reader->checked) {
+        TRY(option_read_layers_file(reader, err));
         option_rules(reader);
+    }
     return option_verdict(reader, err);
 }
 

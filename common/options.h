@@ -102,8 +102,9 @@ struct options {
 /* Built-in defaults alone. */
 enum status options_defaults(struct options *out, struct error *err);
 /* Reads the file, then the overrides (`key=value`, `--key=value`, `--key value`, `--key` for a bool; nested as
- * `ps.slots=16`, entries of lists as `datasets.0.path=FILE`), then checks keys against each other. STATUS_USAGE lists
- * the first problems and their number; `notes` (may be NULL) gets one line per alias used or doubtful combination. */
+ * `ps.slots=16`, entries of lists as `datasets.0.path=FILE`), then the list of loar.layers_file into loar.layers, and checks
+ * keys against each other. STATUS_USAGE lists the first problems and their number; `notes` (may be NULL) gets one line per
+ * alias used or doubtful combination. */
 enum status options_load(const char *path, int n_overrides, char *const *overrides, struct options *out,
                          struct text *notes, struct error *err);
 /* The same for a text; `name` stands for the file in messages. */

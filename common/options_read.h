@@ -41,6 +41,9 @@ enum status option_apply(struct option_reader *reader, const char *key, const ch
 /* A text that an earlier run wrote: its rules were those of its time. */
 enum status option_read_saved(const char *text, size_t size, const char *name, struct options *out, struct error *err);
 
+/* Puts the list of loar.layers_file in the place of loar.layers and forgets the file's name; in options_layers.c. */
+enum status option_read_layers_file(struct option_reader *reader, struct error *err);
+
 /* STATUS_USAGE with the collected problems as one message that fits, if there are any. */
 enum status option_verdict(const struct option_reader *reader, struct error *err);
 

@@ -13,6 +13,7 @@ enum rng_stream {
     RNG_DATA,        /* generated demo rows */
     RNG_MIXTURE,     /* choice of data set */
     RNG_EXPLORE,     /* heads that run to see what they are good for */
+    RNG_SEARCH,      /* lists of layers drawn to compare with */
 };
 
 /* stream: an rng_stream, possibly combined with further numbers by rng_substream. */

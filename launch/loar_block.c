@@ -74,8 +74,8 @@ static enum status read_range(const char *text, int layers, int *first, int *las
     return STATUS_OK;
 }
 
-/* Layers of presets that do everything: of `article` the upper third, of `interleave` every fourth. */
-static bool stays_dense(const char *preset, int layer, int layers)
+/* Of `article` the upper third, of `interleave` every fourth. */
+bool loar_block_stays_dense(const char *preset, int layer, int layers)
 {
     if (!strcmp(preset, "article"))
         return 3 * layer >= 2 * layers;
@@ -84,7 +84,7 @@ static bool stays_dense(const char *preset, int layer, int layers)
 
 static void apply_preset(const struct options *o, const char *preset, int layer, int layers, struct loar_layer *out)
 {
-    if (stays_dense(preset, layer, layers)) {
+    if (loar_block_stays_dense(preset, layer, layers)) {
         *out = (struct loar_layer){.budget = 1};
         return;
     }

@@ -1,5 +1,6 @@
 /* The `loar` block: what its words mean for layers and tasks, and what is refused. */
 #include <string.h>
+#include <unistd.h>
 
 #include "common/memory.h"
 #include "launch/loar_block.h"
@@ -63,6 +64,30 @@ static void layers(void **state)
     assert_true(l[1].budget == 0.25 && l[1].window == 128 && l[1].routed);
     assert_true(l[2].sinks == 9 && l[2].window == 128);
     done();
+}
+
+/* A list from a file is the list itself, and its refusals are those of loar.layers. */
+static void layers_from_a_file(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/loar-test-block-XXXXXX", block[128];
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    static const char list[] = "loar:\n  layers:\n    - {range: 0-4, window: 128, sinks: 4, budget: 0.5}\n    - {range: 5, budget: 0.25}\n"
+                               "    - {range: 6-7, preset: dense}\n";
+    assert_int_equal(write(fd, list, sizeof list - 1), sizeof list - 1);
+    snprintf(block, sizeof block, "loar: {layers_file: %s, window: 64}\n", path);
+    assert_layers(block, "bbbbbr..");
+    assert_ok(plan(block), &err);
+    const struct loar_layer *l = setup->layers;
+    assert_true(l[4].window == 128 && l[4].sinks == 4 && l[4].budget == 0.5 && l[5].budget == 0.25);
+    done();
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(pwrite(fd, "loar: {layers: [{range: 7-8, window: 64}]}", 42, 0), 42);
+    close(fd);
+    assert_refused(plan(block), STATUS_USAGE, &err, "loar.layers.0: range '7-8' leaves the model");
+    assert_int_equal(unlink(path), 0);
+    assert_refused(plan(block), STATUS_USAGE, &err, "loar.layers_file: cannot open");
 }
 
 static void tasks(void **state)
@@ -182,8 +207,9 @@ static void short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(layers),   cmocka_unit_test(tasks),     cmocka_unit_test(every_word),
-        cmocka_unit_test(refusals), cmocka_unit_test(schedules), cmocka_unit_test(short_memory),
+        cmocka_unit_test(layers),    cmocka_unit_test(layers_from_a_file), cmocka_unit_test(tasks),
+        cmocka_unit_test(every_word), cmocka_unit_test(refusals),          cmocka_unit_test(schedules),
+        cmocka_unit_test(short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

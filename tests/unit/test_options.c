@@ -3,6 +3,7 @@
 
 #include <glob.h>
 #include <math.h>
+#include <unistd.h>
 
 #include "common/memory.h"
 #include "common/options_table.h"
@@ -369,6 +370,117 @@ static void shipped_files(void **state)
     globfree(&files);
 }
 
+static char layers_path[] = "/tmp/loar-test-layers-XXXXXX";
+
+static void write_layers(const char *text)
+{
+    FILE *file = fopen(layers_path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* Parses with loar.layers_file on the command line. */
+static enum status parse_layers(const char *text, const char *file)
+{
+    char word[128];
+    snprintf(word, sizeof word, "loar.layers_file=%s", file);
+    char *overrides[] = {word, NULL};
+    return parse(text, overrides);
+}
+
+static void layers_from_a_file(void **state)
+{
+    (void)state;
+    int fd = mkstemp(layers_path);
+    assert_true(fd >= 0);
+    close(fd);
+    write_layers("# found elsewhere\nloar:\n  layers:\n    - {range: 0-2, window: 128, sinks: 4, budget: 0.5}\n    - {range: 3, preset: dense}\n");
+    assert_ok(parse_layers("loar: {layers: [], window: 128}\n", layers_path), &err);
+    assert_null(o.loar.layers_file);
+    assert_int_equal(o.loar.layers.count, 2);
+    assert_string_equal(o.loar.layers.items[0].range, "0-2");
+    assert_true(o.loar.layers.items[0].window == 128 && o.loar.layers.items[0].budget == 0.5);
+    assert_string_equal(o.loar.layers.items[1].preset, "dense");
+    assert_int_equal(options_get_source(&o, "loar.layers").origin, ORIGIN_COMMAND_LINE);
+    assert_true(!notes.size || !strstr(notes.data, "layers"));
+    struct text saved = {0}, again = {0};
+    options_format(&o, OPTIONS_ALL, &saved);
+    options_free(&o);
+
+    /* What was saved needs the file no more, and a run may be resumed with it as long as it says the same. */
+    write_layers("loar: {layers: [{range: 0-2, window: 128, sinks: 4, budget: 0.5}, {range: 3, preset: dense}]}\n");
+    assert_ok(parse_layers("loar: {window: 128}\n", layers_path), &err);
+    assert_ok(options_check_resume(&o, saved.data, saved.size, NULL, &err), &err);
+    options_free(&o);
+    write_layers("loar: {layers: [{range: 0-2, window: 128, sinks: 4, budget: 0.5}, {range: 2, preset: dense}]}\n");
+    assert_ok(parse_layers("loar: {window: 128}\n", layers_path), &err);
+    assert_refused(options_check_resume(&o, saved.data, saved.size, NULL, &err), STATUS_USAGE, &err,
+                   "loar.layers.1.range: the run began with \"3\", now found \"2\"");
+    options_free(&o);
+    assert_int_equal(unlink(layers_path), 0);
+    assert_ok(options_parse_text(saved.data, saved.size, "saved", 0, NULL, &o, NULL, &err), &err);
+    options_format(&o, OPTIONS_ALL, &again);
+    assert_string_equal(saved.data, again.data);
+    options_free(&o);
+    text_free(&saved);
+    text_free(&again);
+}
+
+static void layers_files_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *part;
+    } rows[] = {
+        {"", "command line: loar.layers_file: '/tmp/loar-test-layers-"},
+        {"loar: {layers: []}\n", "holds no loar.layers, or none that has an entry"},
+        {"- a\n", "loar.layers_file: /tmp/loar-test-layers-"},
+        {"loar:\n  layers: [\n", "loar.layers_file: /tmp/loar-test-layers-"},
+        {"loar:\n  layers:\n    - {windw: 3}\n", ":3:8: loar.layers.0.windw: unknown key; did you mean 'window'?"},
+        {"loar:\n  layers:\n    - {range: 0}\n    - {budget: 2}\n", ":4:16: loar.layers.1.budget: found '2'"},
+        {"loar: {layers: articel}\n", ":1:8: loar.layers: found 'articel'"},
+        {"loar:\n  layers: article\n  budget: 0.5\n", ":3:3: loar.budget: a layers file holds `loar: {layers: [...]}` alone"},
+        {"loar: {layers: article}\nseed: 1\n", ":2:1: seed: a layers file holds"},
+        {"loar: {layers: article, layers_file: x}\n", ":1:25: loar.layers_file: a layers file holds"},
+        {"layers: article\n", ":1:1: layers: unknown key"},
+    };
+    strcpy(layers_path + strlen(layers_path) - 6, "XXXXXX");
+    int fd = mkstemp(layers_path);
+    assert_true(fd >= 0);
+    close(fd);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        write_layers(rows[i].file);
+        assert_refused(parse_layers("", layers_path), STATUS_USAGE, &err, rows[i].part);
+        assert_null(strstr(err.text, "missing, so the model is dense"));
+    }
+    write_layers("loar: {layers: [{rang: 0}, {windw: 1}]}\n");
+    assert_refused(parse_layers("seeds: 3\n", layers_path), STATUS_USAGE, &err, "3 problems");
+    assert_non_null(strstr(err.text, "run.yaml:3:1: seeds"));
+    write_layers("loar: {layers: article}\n");
+    assert_refused(parse_layers("loar: {layers: article}\n", layers_path), STATUS_USAGE, &err,
+                   "command line: loar.layers_file: given together with loar.layers; keep one");
+    assert_refused(parse("loar: {layers_file: /nowhere/layers.yaml}\n", NULL), STATUS_USAGE, &err,
+                   "run.yaml:3:8: loar.layers_file: cannot open '/nowhere/layers.yaml'");
+    assert_refused(parse_layers("", "/tmp"), STATUS_USAGE, &err, "loar.layers_file: '/tmp' is not a regular file");
+    char word[128];
+    snprintf(word, sizeof word, "loar.layers_file=%s", layers_path);
+    int n = 0;
+    for (enum status st = STATUS_NOMEM; st != STATUS_OK; n++) {
+        long live = mem_live();
+        mem_fail_after(n, n % 2);
+        st = options_parse_text(base, strlen(base), "run.yaml", 1, (char *[]){word}, &o, NULL, &err);
+        mem_fail_after(-1, false);
+        if (st != STATUS_OK)
+            assert_int_equal(st, STATUS_NOMEM);
+        else
+            options_free(&o);
+        assert_int_equal(mem_live(), live);
+    }
+    assert_true(n > 20);
+    assert_int_equal(unlink(layers_path), 0);
+}
+
 /* What the snapshot keeps reads back as the same options. */
 static void lines_read_back(void **state)
 {
@@ -483,7 +595,9 @@ int main(void)
         cmocka_unit_test(every_row_is_documented),  cmocka_unit_test(file_then_command_line),
         cmocka_unit_test(aliases_leave_a_note),     cmocka_unit_test(all_problems_at_once),
         cmocka_unit_test(rules_between_keys),       cmocka_unit_test(broken_files),
-        cmocka_unit_test(shipped_files),            cmocka_unit_test(lines_read_back),          cmocka_unit_test(resume_keeps_what_it_must),
+        cmocka_unit_test(shipped_files),            cmocka_unit_test(layers_from_a_file),
+        cmocka_unit_test(layers_files_refused),     cmocka_unit_test(lines_read_back),
+        cmocka_unit_test(resume_keeps_what_it_must),
         cmocka_unit_test(short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, end);

@@ -23,7 +23,7 @@ enum rope_type { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
 /* Attention routing of a model; the caller's, and to live as long as what was made from it. */
 struct loar_plan {
     struct loar_config config;
-    const struct loar_layer *layers; /* [L] */
+    const struct loar_layer *layers; /* [L] windows, sinks and budgets may change between passes */
 };
 
 /* What config.json says (reference: formats of Hugging Face folders). */
