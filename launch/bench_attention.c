@@ -3,9 +3,9 @@
  * its heads compute. All in one run, by the best of several rounds.
  * Must not know: models, routers. */
 #include "launch/bench.h"
+#include "launch/bench_options.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/memory.h"
@@ -180,28 +180,6 @@ done:
     return st;
 }
 
-struct choice {
-    const char *name;
-    long least, most, value; /* 0: not given */
-};
-
-static enum status parse(int argc, char **argv, struct choice *choices, int count, struct error *err)
-{
-    for (int i = 1; i < argc; i += 2) {
-        int at = 0;
-        while (at < count && (strncmp(argv[i], "--", 2) || strcmp(argv[i] + 2, choices[at].name)))
-            at++;
-        if (at == count)
-            FAIL(err, STATUS_USAGE, "'%s' is not an option; see loar bench attention --help", argv[i]);
-        char *end = NULL;
-        choices[at].value = argv[i + 1] ? strtol(argv[i + 1], &end, 10) : 0;
-        if (!end || *end || end == argv[i + 1] || choices[at].value < choices[at].least || choices[at].value > choices[at].most)
-            FAIL(err, STATUS_USAGE, "%s must be a whole number from %ld to %ld, found '%s'", argv[i], choices[at].least,
-                 choices[at].most, argv[i + 1] ? argv[i + 1] : "nothing");
-    }
-    return STATUS_OK;
-}
-
 int bench_attention(int argc, char **argv)
 {
     struct error err = {0};
@@ -209,10 +187,12 @@ int bench_attention(int argc, char **argv)
         fputs(usage, stdout);
         return 0;
     }
-    enum { TOKENS, HEAD_DIM, THREADS, WINDOW, ROUNDS, CHOICES };
-    struct choice c[CHOICES] = {{"tokens", 1, 1 << 20, 0}, {"head_dim", 2, 1024, 0}, {"threads", 1, MOST_THREADS, 0},
-                                {"window", 1, 1 << 20, 0}, {"rounds", 1, 1000, 0}};
-    enum status st = parse(argc, argv, c, CHOICES, &err);
+    int64_t given_tokens = 0, given_dim = 0, given_threads = 0, window = 0, rounds = 5; /* 0: not given */
+    const struct bench_option options[] = {
+        {"tokens", &given_tokens, 1, 1 << 20},         {"head_dim", &given_dim, 2, 1024}, {"threads", &given_threads, 1, MOST_THREADS},
+        {"window", &window, 1, 1 << 20}, {"rounds", &rounds, 1, 1000},
+    };
+    enum status st = bench_options_read(argc, argv, options, BENCH_COUNT(options), &err);
     if (st == STATUS_OK && (st = gemm_init(&err)) == STATUS_OK)
         printf("kernels: %s; OpenBLAS: %s\n", product_kernels(), gemm_kernels());
     int cores = threads_cores();
@@ -220,11 +200,10 @@ int bench_attention(int argc, char **argv)
         for (int tokens = 1024; tokens <= 4096; tokens *= 4)
             for (int threads = 1; threads <= cores && st == STATUS_OK; threads += cores > 1 ? cores - 1 : 1) {
                 /* What is given takes the place of a loop. */
-                if ((c[HEAD_DIM].value && head_dim > 64) || (c[TOKENS].value && tokens > 1024) || (c[THREADS].value && threads > 1))
+                if ((given_dim && head_dim > 64) || (given_tokens && tokens > 1024) || (given_threads && threads > 1))
                     continue;
-                st = bench_one(c[TOKENS].value ? c[TOKENS].value : tokens, c[HEAD_DIM].value ? (int)c[HEAD_DIM].value : head_dim,
-                               c[THREADS].value ? (int)c[THREADS].value : threads, (int)c[WINDOW].value,
-                               c[ROUNDS].value ? (int)c[ROUNDS].value : 5, &err);
+                st = bench_one(given_tokens ? given_tokens : tokens, given_dim ? (int)given_dim : head_dim,
+                               given_threads ? (int)given_threads : threads, (int)window, (int)rounds, &err);
             }
     if (st != STATUS_OK)
         fprintf(stderr, "loar bench attention: %s\n", err.text);

@@ -3,11 +3,10 @@
  * run; the heads are chosen per token by random routers under policy topk, so that exactly the budget runs.
  * Must not know: text, quality. */
 #include "launch/bench.h"
+#include "launch/bench_options.h"
 #include "launch/measure.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/memory.h"
@@ -35,32 +34,15 @@ static const char usage[] =
 
 static enum status parse(int argc, char **argv, struct shape *s, struct error *err)
 {
-    const struct {
-        const char *name;
-        int64_t *value, least;
-    } numbers[] = {
-        {"layers", &s->layers, 1},   {"width", &s->width, 2},   {"hidden", &s->hidden, 1}, {"heads", &s->heads, 1},
-        {"vocab", &s->vocab, 2},     {"context", &s->context, 2}, {"steps", &s->steps, 1}, {"window", &s->window, 1},
-        {"sinks", &s->sinks, 0},     {"threads", &s->threads, 0}, {"rounds", &s->rounds, 1},
+    enum { MOST = 1 << 24 };
+    const struct bench_option options[] = {
+        {"layers", &s->layers, 1, MAX_LAYERS}, {"width", &s->width, 2, MOST},     {"hidden", &s->hidden, 1, MOST},
+        {"heads", &s->heads, 1, MOST},         {"vocab", &s->vocab, 2, MOST},     {"context", &s->context, 2, MOST},
+        {"steps", &s->steps, 1, MOST},         {"window", &s->window, 1, MOST},   {"sinks", &s->sinks, 0, MOST},
+        {"threads", &s->threads, 0, MOST},     {"rounds", &s->rounds, 1, MOST},
     };
-    for (int i = 1; i < argc; i += 2) {
-        size_t at = 0, count = sizeof numbers / sizeof *numbers;
-        while (at < count && (strncmp(argv[i], "--", 2) || strcmp(numbers[at].name, argv[i] + 2)))
-            at++;
-        if (at == count || !argv[i + 1])
-            FAIL(err, STATUS_USAGE, "'%s' is no option, or one without its value; see loar bench decode --help", argv[i]);
-        char *end;
-        errno = 0;
-        long long number = strtoll(argv[i + 1], &end, 10);
-        if (errno || end == argv[i + 1] || *end || number < numbers[at].least || number > 1 << 24)
-            FAIL(err, STATUS_USAGE, "%s must be a whole number from %lld to %d, found '%s'", argv[i],
-                 (long long)numbers[at].least, 1 << 24, argv[i + 1]);
-        *numbers[at].value = number;
-    }
-    if (s->width % s->heads || s->width / s->heads % 2 || s->layers > MAX_LAYERS)
-        FAIL(err, STATUS_USAGE, "%lld heads do not divide the width %lld into even parts, or more than %d layers were asked for",
-             (long long)s->heads, (long long)s->width, MAX_LAYERS);
-    return STATUS_OK;
+    TRY(bench_options_read(argc, argv, options, BENCH_COUNT(options), err));
+    return bench_check_heads(s->width, s->heads, s->heads, err);
 }
 
 /* A model with a filled cache. */
@@ -98,11 +80,8 @@ static enum status side_open(const struct shape *s, double share, bool windows, 
         if (windows && 3 * i < 2 * s->layers)
             side->layers[i].window = (int)s->window, side->layers[i].sinks = (int)s->sinks;
     }
-    side->config = (struct model_config){
-        .type = MODEL_LLAMA, .width = s->width, .hidden = s->hidden, .layers = (int)s->layers, .heads = (int)s->heads,
-        .kv_heads = (int)s->heads, .head_dim = s->width / s->heads, .vocab = s->vocab, .max_positions = 1 << 20, .norm_eps = 1e-5f,
-        .rope_theta = 10000, .rope_factor = 1, .init_std = 0.02f, .bos = -1, .loar = &side->plan,
-    };
+    side->config = bench_model(s->layers, s->width, s->hidden, s->heads, s->heads, s->vocab);
+    side->config.loar = &side->plan;
     TRY(model_params(&side->config, &side->table, err));
     TRY(model_create(&side->config, &side->table, &(struct model_options){0}, pool, &side->model, err));
     side->values = mem_alloc_aligned((size_t)side->table.values, sizeof *side->values);

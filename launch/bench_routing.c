@@ -3,11 +3,10 @@
  * budget runs; random text is as good as any other here.
  * Must not know: ranks, optimizers, quality. */
 #include "launch/bench.h"
+#include "launch/bench_options.h"
 #include "launch/measure.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/memory.h"
@@ -35,34 +34,18 @@ static const char usage[] =
 
 static enum status parse(int argc, char **argv, struct shape *s, struct error *err)
 {
-    const struct {
-        const char *name;
-        int64_t *value, least;
-    } numbers[] = {
-        {"layers", &s->layers, 1},   {"width", &s->width, 2},     {"hidden", &s->hidden, 1},     {"heads", &s->heads, 1},
-        {"vocab", &s->vocab, 2},     {"tokens", &s->tokens, 0},   {"window", &s->window, 0},     {"sinks", &s->sinks, 0},
-        {"percent", &s->percent, 1}, {"threads", &s->threads, 0}, {"windowed", &s->windowed, -1}, {"rounds", &s->rounds, 1},
+    enum { MOST = INT32_MAX };
+    const struct bench_option options[] = {
+        {"layers", &s->layers, 1, MAX_LAYERS}, {"width", &s->width, 2, MOST},     {"hidden", &s->hidden, 1, MOST},
+        {"heads", &s->heads, 1, MOST},         {"vocab", &s->vocab, 2, MOST},     {"tokens", &s->tokens, 0, MOST},
+        {"window", &s->window, 0, MOST},       {"sinks", &s->sinks, 0, MOST},     {"percent", &s->percent, 1, 100},
+        {"threads", &s->threads, 0, 4096},     {"rounds", &s->rounds, 1, MOST},   {"windowed", &s->windowed, -1, MAX_LAYERS},
     };
-    for (int i = 1; i < argc; i += 2) {
-        size_t at = 0, count = sizeof numbers / sizeof *numbers;
-        while (at < count && (strncmp(argv[i], "--", 2) || strcmp(numbers[at].name, argv[i] + 2)))
-            at++;
-        if (at == count || !argv[i + 1])
-            FAIL(err, STATUS_USAGE, "'%s' is no option, or one without its value; see loar bench routing --help", argv[i]);
-        char *end;
-        errno = 0;
-        long long number = strtoll(argv[i + 1], &end, 10);
-        if (errno || end == argv[i + 1] || *end || number < numbers[at].least || number > INT32_MAX)
-            FAIL(err, STATUS_USAGE, "%s must be a whole number from %lld to %d, found '%s'", argv[i],
-                 (long long)numbers[at].least, INT32_MAX, argv[i + 1]);
-        *numbers[at].value = number;
-    }
-    if (s->width % s->heads || s->width / s->heads % 2 || s->percent > 100 || s->layers > MAX_LAYERS || s->windowed > s->layers)
-        FAIL(err, STATUS_USAGE, "%lld heads do not divide the width %lld into even parts, or more than 100 percent, %d layers or more "
-             "windows than layers were asked for", (long long)s->heads, (long long)s->width, MAX_LAYERS);
+    TRY(bench_options_read(argc, argv, options, BENCH_COUNT(options), err));
     if (s->windowed < 0)
         s->windowed = s->layers * 2 / 3;
-    return STATUS_OK;
+    s->windowed = s->windowed < s->layers ? s->windowed : s->layers;
+    return bench_check_heads(s->width, s->heads, s->heads, err);
 }
 
 /* A model with its own parameters. */
@@ -192,11 +175,7 @@ static enum status bench(struct shape *s, struct error *err)
         if (i < s->windowed && s->window)
             layers[i].window = (int)s->window, layers[i].sinks = (int)s->sinks;
     }
-    struct model_config dense = {
-        .type = MODEL_LLAMA, .width = s->width, .hidden = s->hidden, .layers = (int)s->layers, .heads = (int)s->heads,
-        .kv_heads = (int)s->heads, .head_dim = s->width / s->heads, .vocab = s->vocab, .max_positions = 1 << 20,
-        .norm_eps = 1e-5f, .rope_theta = 10000, .rope_factor = 1, .init_std = 0.02f, .bos = -1,
-    }, routed = dense;
+    struct model_config dense = bench_model(s->layers, s->width, s->hidden, s->heads, s->heads, s->vocab), routed = dense;
     routed.loar = &plan;
     struct threads *pool;
     TRY(threads_create(s->threads ? (int)s->threads : threads_cores(), &pool, err));

@@ -3,12 +3,11 @@
  * the same run, because other work on the machine slows both.
  * Must not know: ranks, optimizers, files other than the list of lengths. */
 #include "launch/bench.h"
+#include "launch/bench_options.h"
 #include "launch/measure.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/files.h"
@@ -38,44 +37,26 @@ static const char usage[] =
 
 static enum status parse(int argc, char **argv, struct shape *s, struct error *err)
 {
-    const struct {
-        const char *name;
-        int64_t *value, least;
-    } numbers[] = {
-        {"layers", &s->layers, 1},     {"width", &s->width, 2},   {"hidden", &s->hidden, 1}, {"heads", &s->heads, 1},
-        {"kv_heads", &s->kv_heads, 1}, {"vocab", &s->vocab, 2},   {"tokens", &s->tokens, 2}, {"prompt", &s->prompt, 0},
-        {"threads", &s->threads, 0},   {"rounds", &s->rounds, 1}, {"sequences", &s->sequences, 1},
-        {"rows_per_step", &s->rows_per_step, 1},
+    enum { MOST = INT32_MAX };
+    const struct bench_option options[] = {
+        {"layers", &s->layers, 1, MOST},     {"width", &s->width, 2, MOST},   {"hidden", &s->hidden, 1, MOST},
+        {"heads", &s->heads, 1, MOST},       {"vocab", &s->vocab, 2, MOST},   {"kv_heads", &s->kv_heads, 1, MOST},
+        {"tokens", &s->tokens, 2, MOST},     {"prompt", &s->prompt, 0, MOST}, {"sequences", &s->sequences, 1, MOST},
+        {"threads", &s->threads, 0, 4096},   {"rounds", &s->rounds, 1, MOST}, {"rows_per_step", &s->rows_per_step, 1, MOST},
     };
     for (int i = 1; i < argc; i++) {
-        const char *name = argv[i] + 2;
-        if (strncmp(argv[i], "--", 2))
-            FAIL(err, STATUS_USAGE, "'%s' is not an option; see loar bench step --help", argv[i]);
-        if (!strcmp(name, "checkpointing") || !strcmp(name, "memory")) {
-            *(name[0] == 'm' ? &s->memory : &s->checkpointing) = true;
-            continue;
+        if (!strcmp(argv[i], "--checkpointing"))
+            s->checkpointing = true;
+        else if (!strcmp(argv[i], "--memory"))
+            s->memory = true;
+        else if (!strcmp(argv[i], "--lengths") && argv[i + 1])
+            s->lengths = argv[++i];
+        else {
+            TRY(bench_option_set(argv[0], argv[i], argv[i + 1], options, BENCH_COUNT(options), err));
+            i++;
         }
-        const char *value = argv[++i];
-        if (!value)
-            FAIL(err, STATUS_USAGE, "--%s wants a value; see loar bench step --help", name);
-        if (!strcmp(name, "lengths")) {
-            s->lengths = value;
-            continue;
-        }
-        size_t at = 0, count = sizeof numbers / sizeof *numbers;
-        while (at < count && strcmp(numbers[at].name, name))
-            at++;
-        if (at == count)
-            FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar bench step --help", name);
-        char *end;
-        errno = 0;
-        long long number = strtoll(value, &end, 10);
-        if (errno || end == value || *end || number < numbers[at].least || number > INT32_MAX)
-            FAIL(err, STATUS_USAGE, "--%s must be a whole number from %lld to %d, found '%s'", name,
-                 (long long)numbers[at].least, INT32_MAX, value);
-        *numbers[at].value = number;
     }
-    return STATUS_OK;
+    return bench_check_heads(s->width, s->heads, s->kv_heads, err);
 }
 
 /* The batches of a run: fixed rows of random tokens. */
@@ -229,11 +210,7 @@ static enum status show_memory(struct bench *b, const struct shape *s, struct er
 
 static enum status bench_with(const struct shape *s, int threads, bool first, struct error *err)
 {
-    struct model_config config = {
-        .type = MODEL_LLAMA, .width = s->width, .hidden = s->hidden, .layers = (int)s->layers, .heads = (int)s->heads,
-        .kv_heads = (int)s->kv_heads, .head_dim = s->width / s->heads, .vocab = s->vocab, .max_positions = 1 << 20,
-        .norm_eps = 1e-5f, .rope_theta = 10000, .rope_factor = 1, .init_std = 0.02f, .bos = -1,
-    };
+    struct model_config config = bench_model(s->layers, s->width, s->hidden, s->heads, s->kv_heads, s->vocab);
     const struct model_options options = {.checkpointing = s->checkpointing};
     struct bench b = {0};
     struct threads *pool = NULL;
@@ -284,9 +261,6 @@ int bench_step(int argc, char **argv)
             s.checkpointing = true;
         }
     enum status st = parse(argc, argv, &s, &err);
-    if (st == STATUS_OK && (s.width % s.heads || s.heads % s.kv_heads || s.width / s.heads % 2))
-        st = error_set(&err, STATUS_USAGE, "width %lld, %lld heads and %lld kv_heads do not fit together",
-                       (long long)s.width, (long long)s.heads, (long long)s.kv_heads);
     int cores = threads_cores();
     bool both = s.threads == 0 && cores > 1 && !s.memory;
     if (st == STATUS_OK)
