@@ -85,6 +85,16 @@ static void put_numbers(const struct tally *t, struct text *json)
         put_number(json, "active_heads", mean_active(t));
     if (t->imbalance > 0)
         put_number(json, "imbalance", t->imbalance / steps);
+    text_puts(json, json->size ? ", \"loss_by_quarter\": [" : "\"loss_by_quarter\": [");
+    for (int q = 0; q < 4; q++) {
+        const int64_t *quarter = items + COUNTERS_QUARTERS + 2 * q;
+        text_puts(json, q ? ", " : "");
+        if (quarter[1])
+            text_printf(json, "%.5f", (double)quarter[0] / COUNTERS_LOSS_UNIT / (double)quarter[1]);
+        else
+            text_puts(json, "null");
+    }
+    text_puts(json, "]");
     for (int part = 0; part < MODEL_N_PARTS; part++) {
         char key[64];
         snprintf(key, sizeof key, "%s_ms", model_part_names[part]);

@@ -60,6 +60,10 @@ static void routed(void **state)
     step.items[COUNTERS_FLOPS] = 3000000000;
     step.items[COUNTERS_DENSE_FLOPS] = 4000000000;
     step.items[COUNTERS_TIMES + MODEL_PART_ATTENTION] = 7000000;
+    counters_add_loss(&step, 0, 8, 1.5);
+    counters_add_loss(&step, 1, 8, 2.5);
+    counters_add_loss(&step, 7, 8, 0.25);
+    counters_add_loss(&step, 6, 8, NAN);
     set_rows(&step, 0, 0, 100, 100, 50);
     set_rows(&step, 0, 1, 300, 0, 150);
     set_rows(&step, 2, 0, 100, 20, 0);
@@ -77,6 +81,9 @@ static void routed(void **state)
     assert_true(number(json, "attention_gflop") == 3 && number(json, "attention_share") == 0.75);
     assert_true(fabs(number(json, "active_heads") - (0.375 + 1 + 0.775) / 3) < 1e-12);
     assert_true(fabs(number(json, "imbalance") - 1.8) < 1e-12 && number(json, "attention_ms") == 7 && number(json, "mlp_ms") == 0);
+    const struct json *quarters = json_member(json, "loss_by_quarter");
+    assert_true(json_to_real(json_at(quarters, 0)) == 2 && json_to_real(json_at(quarters, 3)) == 0.25);
+    assert_int_equal(json_kind(json_at(quarters, 1)), JSON_KIND_NULL);
     json_free(json);
     json = parsed(&extra.record, "}");
     assert_true(number(json, "step") == 40);

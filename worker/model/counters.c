@@ -1,5 +1,6 @@
 #include "worker/model/counters.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "common/memory.h"
@@ -28,6 +29,15 @@ void counters_free(struct counters *c)
 void counters_clear(struct counters *c)
 {
     memset(c->items, 0, c->count * sizeof *c->items);
+}
+
+void counters_add_loss(struct counters *c, int64_t position, int64_t length, double loss)
+{
+    int64_t *quarter = c->items + COUNTERS_QUARTERS + 2 * (4 * position / length);
+    if (!(loss >= 0 && loss < 1 << 20)) /* not a number to add up; the loss itself is reported elsewhere */
+        return;
+    quarter[0] += llround(loss * COUNTERS_LOSS_UNIT);
+    quarter[1]++;
 }
 
 struct routing_counts counters_routing(const struct counters *c)

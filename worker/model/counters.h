@@ -24,8 +24,11 @@ enum {
     COUNTERS_FLOPS,                                    /* of attention, as its kernels were called */
     COUNTERS_DENSE_FLOPS,                              /* if every head had seen all keys before each row */
     COUNTERS_TIMES,                                    /* ns of each part */
-    COUNTERS_ROUTING = COUNTERS_TIMES + MODEL_N_PARTS, /* struct routing_count of each layer, task and head */
+    COUNTERS_QUARTERS = COUNTERS_TIMES + MODEL_N_PARTS, /* of their sequences: cross-entropy of targets, in units of
+                                                          * 1 / COUNTERS_LOSS_UNIT, and their number, four times */
+    COUNTERS_ROUTING = COUNTERS_QUARTERS + 8,          /* struct routing_count of each layer, task and head */
 };
+enum { COUNTERS_LOSS_UNIT = 1 << 20 };
 
 struct counters {
     int layers, tasks, heads; /* of the routing; no layers in a dense model */
@@ -37,6 +40,8 @@ struct counters {
 enum status counters_create(int layers, int tasks, int heads, struct counters *out, struct error *err);
 void counters_free(struct counters *counters);
 void counters_clear(struct counters *counters);
+/* Counts a target at `position` of a sequence of `length` tokens. */
+void counters_add_loss(struct counters *counters, int64_t position, int64_t length, double loss);
 /* A view of the routing part. */
 struct routing_counts counters_routing(const struct counters *counters);
 

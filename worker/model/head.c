@@ -36,6 +36,18 @@ static struct gemm logits_of(const struct pass *p, const struct plan *plan, int6
     return (struct gemm){GEMM_NT, n, v, d, p->workspace->tile_normed, d, p->values + plan->head, d, out, v, 0.0f};
 }
 
+static void count_places(const struct pass *p, const struct batch *batch, int64_t first, int64_t n)
+{
+    const struct workspace *w = p->workspace;
+    int s = 0;
+    for (int64_t i = 0; p->counters && i < n; i++) {
+        int32_t row = w->rows[first + i];
+        while (row >= batch->starts[s + 1])
+            s++;
+        counters_add_loss(p->counters, row - batch->starts[s], batch->starts[s + 1] - batch->starts[s], w->tile_loss[i]);
+    }
+}
+
 static void count_tile(const struct pass *p, const struct batch *batch, int64_t first, int64_t n, struct loss_sums *sums)
 {
     const struct workspace *w = p->workspace;
@@ -79,6 +91,7 @@ void head_loss(const struct pass *p, const struct plan *plan, struct stream stre
         cross_entropy(p->pool, n, p->config->vocab, w->tile_logits, w->targets + first, w->weights + first,
                       p->gradients != NULL, w->tile_loss, w->tile_correct);
         count_tile(p, batch, first, n, sums);
+        count_places(p, batch, first, n);
         if (p->gradients)
             tile_backward(p, plan, first, n);
     }
