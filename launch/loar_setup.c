@@ -81,3 +81,25 @@ void loar_setup_put_tasks(const struct loar_setup *s, struct text *out)
     for (int i = 0; i < s->plan.config.n_tasks; i++)
         text_printf(out, "%s%s", i ? ", " : "", s->tasks[i]);
 }
+
+static bool same_layer(const struct loar_layer *a, const struct loar_layer *b)
+{
+    bool budget = !a->routed || a->budget == b->budget;
+    return a->routed == b->routed && budget && a->window == b->window && a->sinks == b->sinks;
+}
+
+void loar_setup_put_layers(const struct loar_setup *setup, struct text *out)
+{
+    for (int i = 0, next; i < setup->n_layers; i = next) {
+        const struct loar_layer *l = &setup->layers[i];
+        for (next = i + 1; next < setup->n_layers && same_layer(l, &setup->layers[next]); next++)
+            ;
+        text_printf(out, next - i > 1 ? "%slayers %d to %d: " : "%slayer %d: ", i ? "; " : "", i, next - 1);
+        if (l->window)
+            text_printf(out, "window %d and %d sinks%s", l->window, l->sinks, l->routed ? ", " : "");
+        if (l->routed)
+            text_printf(out, "%.4g %% of the heads", 100 * l->budget);
+        else if (!l->window)
+            text_puts(out, "all");
+    }
+}

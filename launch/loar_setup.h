@@ -29,6 +29,8 @@ int loar_setup_task_or_default(const struct loar_setup *setup, const char *name)
 bool loar_setup_same_tasks(const struct loar_setup *a, const struct loar_setup *b);
 /* Whether any layer has a router. */
 bool loar_setup_is_routed(const struct loar_setup *setup);
+/* "layers 0 to 4: window 256 and 64 sinks, 50 % of the heads; layers 5 to 7: all". */
+void loar_setup_put_layers(const struct loar_setup *setup, struct text *out);
 /* "qa, sums" */
 void loar_setup_put_tasks(const struct loar_setup *setup, struct text *out);
 

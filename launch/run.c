@@ -181,6 +181,15 @@ void run_routing_notes(const struct run *run, struct text *notes)
     if (run->loar_taken_over)
         text_printf(notes, "attention is routed as '%s' says, for the run file asks for no routing of its own (loar.layers)\n",
                     run->options->model_name_or_path);
+    if (loar) {
+        const struct loar_config *c = &loar->plan.config;
+        text_puts(notes, "attention routing: ");
+        loar_setup_put_layers(loar, notes);
+        if (loar_setup_is_routed(loar))
+            text_printf(notes, "; policy %s, features %s, by %s", loar_policy_names[c->policy], loar_feature_names[c->feature],
+                        loar_granularity_names[c->granularity]);
+        text_puts(notes, "\n");
+    }
     for (int i = 0; loar && i < run->eval.n_tasks; i++) /* the training sets' tasks among them */
         if (loar_setup_task(loar, run->eval.tasks[i]) < 0)
             text_printf(notes, "routing knows no task '%s': its rows are routed as '%s'\n", run->eval.tasks[i],

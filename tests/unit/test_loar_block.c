@@ -63,6 +63,12 @@ static void layers(void **state)
     assert_true(l[0].budget == 0.4 && l[0].window == 128 && l[0].sinks == 3);
     assert_true(l[1].budget == 0.25 && l[1].window == 128 && l[1].routed);
     assert_true(l[2].sinks == 9 && l[2].window == 128);
+    struct text told = {0};
+    loar_setup_put_layers(setup, &told);
+    assert_string_equal(told.data, "layer 0: window 128 and 3 sinks, 40 % of the heads; layer 1: window 128 and 3 sinks, 25 % of the heads; "
+                                   "layer 2: window 128 and 9 sinks, 40 % of the heads; layers 3 to 5: window 128 and 3 sinks, 40 % of "
+                                   "the heads; layers 6 to 7: all");
+    text_free(&told);
     done();
 }
 
