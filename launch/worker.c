@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/files.h"
 #include "common/log.h"
 #include "common/options.h"
 #include "common/signals.h"
@@ -81,6 +82,16 @@ static int ranks_on_node(void)
     return text ? atoi(text) : 0;
 }
 
+/* For launch/supervise: mpirun that was sent SIGTERM now and then ends with 0, whatever its ranks ended with. */
+static void leave_status(int status)
+{
+    const char *path = getenv("LOAR_STATUS_FILE");
+    struct error err;
+    char text[16];
+    if (path && *path && file_replace(path, text, (size_t)snprintf(text, sizeof text, "%d\n", status), &err) != STATUS_OK)
+        log_warn("LOAR_STATUS_FILE: %s", err.text);
+}
+
 static int run_ranks(struct transport *transport, int argc, char **argv)
 {
     int size = transport_size(transport), rank = transport_rank(transport);
@@ -90,6 +101,8 @@ static int run_ranks(struct transport *transport, int argc, char **argv)
     log_init(LOG_INFO, rank);
     struct invocation invocation = invocation_of(size, argc, argv);
     int status = rank == 0 ? serve(transport, &invocation, local, &clean) : work(transport, local);
+    if (rank == 0)
+        leave_status(status);
     if (clean) {
         transport_free(transport);
         return status;
