@@ -1,6 +1,6 @@
 /* The wire form of a message: a fixed little-endian prefix, then protobuf bytes whose last field is the payload, if
  * there is one. The prefix and the protobuf header are written into free room right in front of the payload, so that
- * the frame is contiguous and the payload is never copied. frame.c is the only includer of protobuf-c.
+ * the frame is contiguous and the payload is never copied. frame.c is the only includer of the code generated from loar.proto.
  * Must not know: who sends what when.
  *
  * Prefix: crc32c of all that follows it (u32), "LoAR" (u32), version (u16), kind (u16), bytes behind the prefix (u32),
