@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/scalar.h"
+#include "launch/board.h"
 #include "launch/invocation.h"
 
 enum { SPAN_THOUGHT_INDEX = 1, SPAN_ANSWER_INDEX = 2, SPAN_END_INDEX = 3 }; /* places in slot_report, as enum span */
@@ -21,6 +22,7 @@ struct report {
     char *output_dir, *path; /* of metrics.jsonl */
     int fd;
     bool warned;          /* that metrics.jsonl cannot be written */
+    struct board *board;  /* NULL: none */
     struct text history;
     struct text set_lines, set_json; /* evaluation sets since the last block */
     int sets;
@@ -81,6 +83,7 @@ void report_free(struct report *report)
         return;
     if (report->fd >= 0)
         close(report->fd);
+    board_free(report->board);
     mem_free(report->output_dir);
     mem_free(report->path);
     text_free(&report->history);
@@ -92,6 +95,12 @@ void report_free(struct report *report)
 void report_print_to(struct report *report, FILE *file)
 {
     report->out = file;
+}
+
+void report_show_on(struct report *report, struct board *board)
+{
+    board_free(report->board);
+    report->board = board;
 }
 
 const struct text *report_history(const struct report *report)
@@ -139,7 +148,7 @@ static void put_int(struct text *json, const char *key, int64_t value)
     text_printf(json, "%lld", (long long)value);
 }
 
-/* To the file in one write, and to the history. */
+/* To the file in one write, to the history and to the board. */
 static void write_line(struct report *report, struct text *json)
 {
     text_puts(json, "}\n");
@@ -152,6 +161,8 @@ static void write_line(struct report *report, struct text *json)
         report->warned = true;
         log_warn("cannot write '%s': %s; the run goes on", report->path, strerror(errno));
     }
+    if (report->board)
+        board_line(report->board, json->data, json->size);
 }
 
 /* ---- numbers ---- */
@@ -410,6 +421,8 @@ static void put_next(struct report *report, const struct end_facts *f, const cha
         print(report, "  %s generate --snapshot %s --prompt \"...\"\n", loar.data, dir.data);
         print(report, "  %s inspect %s/snapshots/%s --digest\n", loar.data, dir.data, snapshot);
         print(report, "  h5dump -H %s/snapshots/%s\n", dir.data, snapshot);
+        if (report->board)
+            print(report, "  tensorboard --logdir %s/runs\n", dir.data);
         print(report, "  %s%s\n", resume.data, f->stopped ? "" : " --max_steps N");
     }
     text_free(&loar);

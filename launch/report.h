@@ -1,6 +1,6 @@
 /* What rank 0 prints for a person, and the same numbers as JSON lines in output_dir/metrics.jsonl: plan, one decoded
  * row, a line per logging_steps, evaluations, snapshots, end. The lines are also kept as text for the snapshot, so
- * that a resumed run continues the history of the part it goes on from.
+ * that a resumed run continues the history of the part it goes on from, and shown on a board where there is one.
  * Must not know: how numbers come about. Nothing here fails a run: what cannot be written is a warning. */
 #ifndef LAUNCH_REPORT_H
 #define LAUNCH_REPORT_H
@@ -16,6 +16,7 @@
 #include "ps/snapshot.h"
 #include "ps/writer.h"
 
+struct board;
 struct invocation;
 struct report;
 struct start;
@@ -28,6 +29,8 @@ enum status report_create(const char *output_dir, const char *history, size_t hi
 void report_free(struct report *report);
 /* Prints there instead of standard output; for tests. */
 void report_print_to(struct report *report, FILE *file);
+/* Takes a board over: it is shown all lines from here on, and released with the report. */
+void report_show_on(struct report *report, struct board *board);
 /* Prints a text as it is; nothing where `text` failed. */
 void report_text(struct report *report, const struct text *text);
 /* All JSON lines so far. */
@@ -126,6 +129,9 @@ void report_end_facts(struct report *report, const struct end_facts *facts);
 /* The same from what the server holds; in report_run.c. */
 void report_plan(struct report *report, const struct start *start, const struct invocation *invocation,
                  const struct server *server);
+/* The board that the options ask for, with the run file and the options as texts. */
+void report_open_board(struct report *report, const struct start *start, const struct invocation *invocation,
+                       const struct text *options_text);
 void report_end(struct report *report, const struct start *start, const struct invocation *invocation,
                 const struct snapshot_meta *meta, enum status status, double seconds);
 

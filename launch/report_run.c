@@ -3,8 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/files.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "launch/board.h"
 #include "launch/invocation.h"
 #include "launch/report.h"
 #include "launch/start.h"
@@ -141,6 +143,29 @@ void report_plan(struct report *report, const struct start *start, const struct 
     mem_free(data);
     text_free(&hosts);
     text_free(&model);
+}
+
+void report_open_board(struct report *report, const struct start *start, const struct invocation *invocation,
+                       const struct text *options_text)
+{
+    const struct options *o = start->run.options;
+    struct board *board;
+    struct error err;
+    char *run_file = NULL;
+    size_t size;
+    if (strcmp(o->report_to, "tensorboard"))
+        return;
+    if (board_create(o->output_dir, o->run_name ? o->run_name : "", start->meta.step, &board, &err) != STATUS_OK) {
+        log_warn("report_to: nothing for TensorBoard will be written: %s; the run goes on", err.text);
+        return;
+    }
+    if (file_read(invocation->run_file, &run_file, &size, &err) == STATUS_OK)
+        board_text(board, "run_file", start->meta.step, run_file, size);
+    else
+        log_warn("TensorBoard will not show the run file: %s", err.text);
+    board_text(board, "options", start->meta.step, options_text->data, options_text->size);
+    mem_free(run_file);
+    report_show_on(report, board);
 }
 
 void report_end(struct report *report, const struct start *start, const struct invocation *invocation,

@@ -201,6 +201,7 @@ static enum status open_course(struct course *c, struct transport *transport, st
     TRY(tally_create(&start->run.config, tasks, n_tasks, &c->counted_eval, err));
     TRY(saver_create(&start->run, start->shard, optimizer_name(start->optimizer), options_text->data, &c->saver, err));
     TRY(report_create(o->output_dir, start->history, start->history_size, &c->report, err));
+    report_open_board(c->report, start, c->invocation, options_text);
     struct server_config config = {
         .transport = transport,
         .table = &start->run.table,
