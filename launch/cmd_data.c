@@ -39,7 +39,7 @@ static const char usage[] =
     "\n"
     "tokenizer  learns a byte-level BPE tokenizer from the texts of rows and writes it as Hugging Face's two files.\n"
     "  --rows FILE       questions, thoughts and answers; may be given several times\n"
-    "  --format NAME     default auto: by the columns of the first row; text: plain text, a line at a time\n"
+    "  --format NAME     default auto: by the columns of the first row; text: that column, or lines of plain text\n"
     "  --out DIR         the folder to make; it must be empty or absent\n"
     "  --size N          tokens in all, with 256 bytes and 6 special tokens (default 4096)\n"
     "  --min_count N     do not join neighbours that meet less often (default 2)\n"

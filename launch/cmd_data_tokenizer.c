@@ -45,10 +45,7 @@ static enum status set_option(struct request *r, const char *name, const char *v
 static enum status check_format(const char *name, struct error *err)
 {
     const struct row_format *unused;
-    struct error known;
-    if (!strcmp(name, "auto") || !strcmp(name, "text") || row_format_find(name, &unused, &known) == STATUS_OK)
-        return STATUS_OK;
-    FAIL(err, STATUS_USAGE, "%s, text", known.text); /* the list ends the message */
+    return !strcmp(name, "auto") ? STATUS_OK : row_format_find(name, &unused, err);
 }
 
 static enum status parse(int argc, char **argv, struct request *out, struct error *err)

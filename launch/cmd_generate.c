@@ -231,6 +231,7 @@ static enum status answer_row(struct session *s, struct conversation *c, bool pr
 
 static enum status answer_file(struct session *s, struct jsonl *reader, struct error *err)
 {
+    const struct row_options options = {0};
     const struct row_format *format = NULL;
     const struct request *r = s->request;
     if (r->format && strcmp(r->format, "auto"))
@@ -245,9 +246,12 @@ static enum status answer_file(struct session *s, struct jsonl *reader, struct e
             break;
         TRY(jsonl_parse(reader, &record, &row, err));
         arena_reset(&s->arena);
-        enum status st = format ? STATUS_OK : row_format_detect(row, r->file, record.line, &format, err);
+        enum status st = format ? STATUS_OK : row_format_detect(row, r->file, record.line, &options, &format, err);
         if (st == STATUS_OK)
-            st = row_read(format, row, r->file, record.line, &(struct row_options){0}, &s->arena, &conversation, err);
+            st = row_read(format, row, r->file, record.line, &options, &s->arena, &conversation, err);
+        if (st == STATUS_OK && conversation.plain)
+            st = error_set(err, STATUS_DATA, "%s:%lld: a row of plain text asks nothing; give the text with --prompt --raw",
+                           r->file, (long long)record.line);
         if (st == STATUS_OK)
             st = answer_row(s, &conversation, r->rows < 0 || s->rows < r->rows, s->rows < r->score, err);
         json_free(row);
@@ -349,7 +353,7 @@ static enum status generate(struct session *s, struct error *err)
     }
     struct generated out = {0};
     struct message question = {.role = ROLE_USER, .content = r->prompt, .content_size = strlen(r->prompt)};
-    struct conversation conversation = {&question, 1, 1.0f};
+    struct conversation conversation = {.messages = &question, .count = 1, .weight = 1};
     if (r->raw)
         printf("%s", r->prompt);
     enum status st = answer(s, r->raw ? NULL : &conversation, 0, true, &out, err);

@@ -22,6 +22,11 @@ static void check_text(const char *bytes, size_t size)
 
 static void check_conversation(const struct conversation *c)
 {
+    if (c->plain) {
+        demand(c->count == 1 && c->weight > 0 && c->messages[0].supervised && !c->messages[0].thought);
+        check_text(c->messages[0].content, c->messages[0].content_size);
+        return;
+    }
     demand(c->count >= 2 && c->messages[c->count - 1].role == ROLE_ASSISTANT && c->weight > 0);
     int supervised = 0;
     for (int i = 0; i < c->count; i++) {
@@ -36,12 +41,12 @@ static void check_conversation(const struct conversation *c)
     demand(supervised);
 }
 
-static void check_row(const struct row_format *format, const struct json *row, int64_t line, struct arena *arena)
+static void check_row(const struct row_format *format, const struct json *row, int64_t line, const struct row_options *options,
+                      struct arena *arena)
 {
     struct error err = {0};
     struct conversation conversation;
-    struct row_options options = {.keep_calculator_marks = line % 2};
-    if (row_read(format, row, "fuzz", line, &options, arena, &conversation, &err) == STATUS_OK) {
+    if (row_read(format, row, "fuzz", line, options, arena, &conversation, &err) == STATUS_OK) {
         check_conversation(&conversation);
         demand(conversation_dress(&conversation, "Think.", "#### ", arena, &err) == STATUS_OK);
         check_conversation(&conversation);
@@ -53,7 +58,8 @@ static void check_row(const struct row_format *format, const struct json *row, i
 
 static void check_record(const struct jsonl *reader, const struct jsonl_record *record, struct arena *arena)
 {
-    static const char *const names[] = {"messages", "qa-cot", "gsm8k", "prompt-completion"};
+    static const char *const names[] = {"messages", "sharegpt",          "qa-cot", "medical-o1",
+                                        "gsm8k",    "prompt-completion", "alpaca", "text"};
     struct error err = {0};
     struct json *row;
     demand(record->text >= reader->text && record->size <= (size_t)(reader->text + reader->size - record->text));
@@ -62,11 +68,16 @@ static void check_record(const struct jsonl *reader, const struct jsonl_record *
         return;
     }
     const struct row_format *format;
-    if (row_format_detect(row, "fuzz", record->line, &format, &err) == STATUS_OK)
-        check_row(format, row, record->line, arena);
+    struct row_options named = {0};
+    if (row_format_detect(row, "fuzz", record->line, &named, &format, &err) == STATUS_OK)
+        check_row(format, row, record->line, &named, arena);
+    named.columns.names[ROW_QUESTION] = "a"; /* as if a user had named them */
+    named.columns.names[ROW_ANSWER] = "b";
+    if (row_format_detect(row, "fuzz", record->line, &named, &format, &err) == STATUS_OK)
+        check_row(format, row, record->line, &named, arena);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         demand(row_format_find(names[i], &format, &err) == STATUS_OK);
-        check_row(format, row, record->line, arena);
+        check_row(format, row, record->line, &(struct row_options){.keep_calculator_marks = record->line % 2}, arena);
     }
     json_free(row);
 }

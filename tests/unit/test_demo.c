@@ -265,7 +265,7 @@ static void recall_fits_its_length(void **state)
             {.role = ROLE_USER, .content = made.question.data, .content_size = made.question.size},
             {.role = ROLE_ASSISTANT, .content = made.answer.data, .content_size = made.answer.size, .thought = made.thought.data,
              .thought_size = made.thought.size, .supervised = true}};
-        struct conversation c = {messages, 2, 1};
+        struct conversation c = {.messages = messages, .count = 2, .weight = 1};
         struct row row;
         assert_ok(template_encode(template_find(templates[i % 3]), tokenizer, &c, &row, &err), &err);
         assert_int_equal(made.question.size, s.length);

@@ -9,6 +9,7 @@ struct fixture {
     struct json *json;
     struct arena arena;
     struct conversation conversation;
+    struct row_columns columns; /* that a user names */
     struct error err;
 };
 
@@ -16,7 +17,7 @@ struct fixture {
 static enum status read_text(struct fixture *f, const char *format_name, const char *text, bool keep_marks)
 {
     const struct row_format *format = NULL;
-    struct row_options options = {.keep_calculator_marks = keep_marks};
+    struct row_options options = {.keep_calculator_marks = keep_marks, .columns = f->columns};
     json_free(f->json);
     f->json = NULL;
     f->arena.block_bytes = 4096;
@@ -25,7 +26,7 @@ static enum status read_text(struct fixture *f, const char *format_name, const c
     if (format_name)
         TRY(row_format_find(format_name, &format, &f->err));
     else
-        TRY(row_format_detect(f->json, "rows.jsonl", 7, &format, &f->err));
+        TRY(row_format_detect(f->json, "rows.jsonl", 7, &options, &format, &f->err));
     return row_read(format, f->json, "rows.jsonl", 7, &options, &f->arena, &f->conversation, &f->err);
 }
 
@@ -134,6 +135,126 @@ static void message_weights_count(void **state)
     fixture_free(&f);
 }
 
+/* Rows of one question and one answer: what they mean as system, question, thought, answer; NULL: none. */
+static void formats_of_other_trainers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *format, *row, *system, *question, *thought, *answer;
+    } cases[] = {
+        {"alpaca", "{\"instruction\": \"I\", \"output\": \"O\"}", NULL, "I", NULL, "O"},
+        {"alpaca", "{\"instruction\": \"I\", \"input\": \"\", \"output\": \"O\", \"text\": \"all\"}", NULL, "I", NULL, "O"},
+        {"alpaca", "{\"instruction\": \"I\", \"input\": null, \"output\": \"O\", \"system\": \"\", \"history\": null}", NULL, "I", NULL, "O"},
+        {"alpaca", "{\"instruction\": \"I\", \"input\": \"x\", \"output\": \"<think>T</think>O\", \"system\": \"S\", \"history\": []}",
+         "S", "I\nx", "T", "O"},
+        {"medical-o1", "{\"Question\": \"Q\", \"Complex_CoT\": \"T\", \"Response\": \"R\"}", NULL, "Q", "T", "R"},
+        {"sharegpt", "{\"conversations\": [{\"from\": \"human\", \"value\": \"Q\"}, {\"from\": \"gpt\", \"value\": \"<think>T</think>A\"}]}",
+         NULL, "Q", "T", "A"},
+        {"sharegpt", "{\"system\": \"S\", \"conversation\": [{\"human\": \"Q\", \"assistant\": \"A\"}]}", "S", "Q", NULL, "A"},
+        {"sharegpt", "{\"conversations\": [{\"from\": \"system\", \"value\": \"S\"}, {\"from\": \"user\", \"value\": \"Q\"},"
+                     "{\"role\": \"model\", \"content\": \"A\"}]}", "S", "Q", NULL, "A"},
+        {"messages", "{\"system\": \"S\", \"messages\": [{\"from\": \"human\", \"value\": \"Q\"},"
+                     "{\"role\": \"assistant\", \"content\": \"A\", \"reasoning_content\": \"T\"}]}", "S", "Q", "T", "A"},
+        {"prompt-completion", "{\"query\": \"Q\", \"response\": \"A\", \"system\": \"S\"}", "S", "Q", NULL, "A"},
+        {"prompt-completion", "{\"input\": \"Q\", \"output\": \"A\", \"id\": 1}", NULL, "Q", NULL, "A"},
+        {"prompt-completion", "{\"problem\": \"Q\", \"solution\": \"</think>A\"}", NULL, "Q", NULL, "A"},
+        {"prompt-completion", "{\"prompt\": \"Q\", \"completion\": \"A\", \"answer\": \"5\", \"query\": \"R\"}", NULL, "Q", NULL, "A"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture f = {0};
+        const struct row_format *format;
+        struct row_options options = {0};
+        assert_ok(read_text(&f, NULL, cases[i].row, false), &f.err);
+        assert_ok(row_format_detect(f.json, "f", 1, &options, &format, &f.err), &f.err);
+        assert_string_equal(row_format_name(format), cases[i].format);
+        int at = cases[i].system != NULL;
+        assert_int_equal(f.conversation.count, at + 2);
+        if (at)
+            assert_message(&f, 0, ROLE_SYSTEM, cases[i].system, NULL);
+        assert_message(&f, at, ROLE_USER, cases[i].question, NULL);
+        assert_message(&f, at + 1, ROLE_ASSISTANT, cases[i].answer, cases[i].thought);
+        assert_true(f.conversation.messages[at + 1].supervised && !f.conversation.plain && f.conversation.weight == 1);
+        fixture_free(&f);
+    }
+}
+
+static void earlier_turns_come_first(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    static const char *const rows[] = {
+        "{\"instruction\": \"R\", \"output\": \"B\", \"history\": [[\"P\", \"<think>T</think>O\"], [\"Q\", \"A\"]]}",
+        "{\"query\": \"R\", \"response\": \"B\", \"history\": [[\"P\", \"<think>T</think>O\"], [\"Q\", \"A\"]]}",
+        "{\"conversation\": [{\"human\": \"P\", \"assistant\": \"<think>T</think>O\"}, {\"user\": \"Q\", \"gpt\": \"A\"},"
+        "{\"assistant\": \"B\", \"human\": \"R\"}]}",
+    };
+    for (int i = 0; i < 3; i++) {
+        assert_ok(read_text(&f, NULL, rows[i], false), &f.err);
+        assert_int_equal(f.conversation.count, 6);
+        assert_message(&f, 0, ROLE_USER, "P", NULL);
+        assert_message(&f, 1, ROLE_ASSISTANT, "O", "T");
+        assert_message(&f, 3, ROLE_ASSISTANT, "A", NULL);
+        assert_message(&f, 4, ROLE_USER, "R", NULL);
+        assert_message(&f, 5, ROLE_ASSISTANT, "B", NULL);
+        for (int turn = 0; turn < 6; turn++)
+            assert_int_equal(f.conversation.messages[turn].supervised, turn % 2);
+    }
+    fixture_free(&f);
+}
+
+static void plain_text_stays_as_it_is(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    assert_ok(read_text(&f, NULL, "{\"text\": \" <think>once\\n\", \"weight\": \"2.5\"}", false), &f.err);
+    assert_true(f.conversation.plain && f.conversation.weight == 2.5f);
+    assert_int_equal(f.conversation.count, 1);
+    assert_ok(conversation_dress(&f.conversation, "Think.", "#### ", &f.arena, &f.err), &f.err);
+    assert_message(&f, 0, ROLE_ASSISTANT, " <think>once\n", NULL);
+    assert_true(f.conversation.messages[0].supervised);
+    fixture_free(&f);
+}
+
+static void columns_may_have_other_names(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    static const char row[] = "{\"text\": \"Q\", \"label\": \"A\", \"why\": \"T\", \"w\": 3, \"note\": \"N\", \"answer\": \"not this\"}";
+    f.columns = (struct row_columns){{[ROW_QUESTION] = "text", [ROW_ANSWER] = "label", [ROW_WEIGHT] = "w"}};
+    assert_ok(read_text(&f, NULL, row, false), &f.err);
+    assert_message(&f, 0, ROLE_USER, "Q", NULL);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL);
+    assert_true(f.conversation.weight == 3);
+    f.columns.names[ROW_THOUGHT] = "why";
+    assert_ok(read_text(&f, NULL, row, false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", "T");
+    f.columns.names[ROW_THOUGHT] = "";
+    f.columns.names[ROW_INPUT] = "note";
+    assert_ok(read_text(&f, NULL, row, false), &f.err);
+    assert_message(&f, 0, ROLE_USER, "Q\nN", NULL);
+    f.columns = (struct row_columns){{[ROW_TEXT] = "note"}};
+    assert_ok(read_text(&f, NULL, row, false), &f.err);
+    assert_message(&f, 0, ROLE_ASSISTANT, "N", NULL);
+    f.columns = (struct row_columns){{[ROW_QUESTION] = "q", [ROW_ANSWER] = "a"}};
+    assert_ok(read_text(&f, "gsm8k", "{\"q\": \"Q\", \"a\": \"T\\n#### 5\"}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "5", "T");
+    f.columns = (struct row_columns){{[ROW_MESSAGES] = "talk"}};
+    assert_ok(read_text(&f, NULL, "{\"talk\": [{\"from\": \"human\", \"value\": \"Q\"}, {\"from\": \"gpt\", \"value\": \"A\"}]}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL);
+
+    f.columns = (struct row_columns){{[ROW_QUESTION] = "text", [ROW_SYSTEM] = "sytem", [ROW_ANSWER] = "label"}};
+    assert_refused(read_text(&f, NULL, row, false), STATUS_DATA, &f.err,
+                   "rows.jsonl:7: the row has no column 'sytem', which system_column names; found text, label, why");
+    const struct row_format *format;
+    f.columns = (struct row_columns){{[ROW_THOUGHT] = "why"}};
+    assert_ok(row_format_find("gsm8k", &format, &f.err), &f.err);
+    assert_refused(row_format_check(format, &f.columns, &f.err), STATUS_USAGE, &f.err,
+                   "format gsm8k has no use for the column 'why', which thought_column names");
+    f.columns = (struct row_columns){{[ROW_THOUGHT] = "why", [ROW_TEXT] = "note"}};
+    assert_refused(read_text(&f, NULL, row, false), STATUS_DATA, &f.err, "no known format has these columns");
+    fixture_free(&f);
+}
+
 static void bad_rows_are_explained(void **state)
 {
     (void)state;
@@ -143,12 +264,13 @@ static void bad_rows_are_explained(void **state)
         {NULL, "{\"question\": \"Q\"", "rows.jsonl:7:16: broken JSON"},
         {NULL, "{\"question\": \"Q\", \"question\": \"R\"}", "broken JSON: duplicate object key"},
         {NULL, "[1]", "rows.jsonl:7: a row must be a JSON object with named columns, found an array"},
-        {NULL, "{\"instruction\": \"I\", \"output\": \"O\"}",
-         "rows.jsonl:7: no known format has these columns; found instruction, output; rename them to suit messages (messages), "
-         "qa-cot (question, thought, answer)"},
+        {NULL, "{\"frage\": \"I\", \"output\": \"O\"}",
+         "rows.jsonl:7: no known format has these columns; found frage, output; rename them, or name them in the run file "
+         "(question_column ...), to suit messages (messages), sharegpt (conversations), qa-cot (question, thought, answer)"},
         {NULL, "{}", "found none"},
         {"qa-cot", "{\"question\": \"Q\", \"answer\": \"A\"}",
-         "rows.jsonl:7: format qa-cot needs the columns question, thought, answer; found question, answer; set format: gsm8k"},
+         "rows.jsonl:7: format qa-cot needs the columns question, thought, answer; found question, answer; set format: gsm8k, "
+         "prompt-completion"},
         {"messages", "{\"prompt\": \"Q\", \"completion\": \"A\"}", "set format: prompt-completion"},
         {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \" \\n\"}", "rows.jsonl:7: 'answer' is empty"},
         {NULL, "{\"question\": \"\", \"thought\": \"T\", \"answer\": \"A\"}", "'question' is empty"},
@@ -157,7 +279,7 @@ static void bad_rows_are_explained(void **state)
         {NULL, "{\"question\": \"Q\", \"thought\": null, \"answer\": \"A\"}", "'thought' must be a string, found null"},
         {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"a\\u0000b\"}", "'answer' holds a NUL character"},
         {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\", \"weight\": 0}", "'weight' must be a number above 0"},
-        {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\", \"weight\": \"1\"}", "'weight' must be a number above 0 and at most 1e6, found a string"},
+        {NULL, "{\"question\": \"Q\", \"thought\": \"T\", \"answer\": \"A\", \"weight\": \"heavy\"}", "'weight' must be a number above 0 and at most 1e6, found a string"},
         {NULL, "{\"question\": \"Q\", \"answer\": \"thought only\"}", "'answer' has no line that begins with '#### '"},
         {NULL, "{\"question\": \"Q\", \"answer\": \"T\\n####  \"}", "'answer' has nothing behind '#### '"},
         {NULL, "{\"messages\": \"hello\"}", "'messages' must be an array, found a string"},
@@ -178,14 +300,31 @@ static void bad_rows_are_explained(void **state)
         {NULL, TURNS("\"content\": \"A\", \"reasoning_content\": 5"), "messages[1].reasoning_content must be a string, found an integer"},
         {NULL, "{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"completion\": [{\"role\": \"user\", \"content\": \"b\"}]}", "completion[0] has the role 'user' right after 'user'"},
         {NULL, "{\"prompt\": \"P\", \"completion\": []}", "the last message must be an assistant's"},
+        {NULL, "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", \"value\": 3}]}", "conversations[1].value must be a string, found an integer"},
+        {NULL, "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"observation\", \"value\": \"b\"}]}", "conversations[1] has the role 'observation'; allowed are"},
+        {NULL, "{\"conversations\": [{\"from\": \"gpt\", \"value\": \"a\"}]}", "conversations[0] has the role 'assistant' at the beginning"},
+        {NULL, "{\"conversation\": [{\"human\": \"a\", \"assistant\": \" \"}]}", "conversation[0].assistant is empty"},
+        {NULL, "{\"conversation\": [{\"human\": \"a\", \"assistant\": \"b\", \"gpt\": \"c\"}]}", "conversation[0] has the role '(none)'"},
+        {NULL, "{\"instruction\": \"a\", \"output\": \"\"}", "'output' is empty"},
+        {NULL, "{\"instruction\": \"a\", \"input\": 5, \"output\": \"b\"}", "'input' must be a string, found an integer"},
+        {NULL, "{\"instruction\": \"a\", \"output\": \"<think>b\"}", "'output' opens <think> and never closes it"},
+        {NULL, "{\"instruction\": \"a\", \"output\": \"b\", \"system\": [1]}", "'system' must be a string, found an array"},
+        {NULL, "{\"instruction\": \"a\", \"output\": \"b\", \"history\": \"c\"}", "'history' must be a list of pairs [question, answer], found a string"},
+        {NULL, "{\"instruction\": \"a\", \"output\": \"b\", \"history\": [[\"c\"]]}", "history[0] must be a pair [question, answer], found an array of 1"},
+        {NULL, "{\"instruction\": \"a\", \"output\": \"b\", \"history\": [[\"c\", \"\"]]}", "history[0][1] is empty"},
+        {NULL, "{\"system\": \"a\", \"messages\": [{\"role\": \"system\", \"content\": \"b\"}]}", "messages[0] has the role 'system' right after 'system'"},
+        {NULL, "{\"Question\": \"a\", \"Complex_CoT\": \"\", \"Response\": \"b\"}", "'Complex_CoT' is empty"},
+        {NULL, "{\"problem\": \"a\", \"solution\": \"b\", \"answer\": \"5\"}", "the columns 'answer' and 'solution' could both hold the answer; say which with answer_column"},
+        {NULL, "{\"text\": \" \"}", "'text' is empty"},
         {NULL, "{\"prompt\": {}, \"completion\": \"A\"}", "'prompt' must be a string, found an object"},
     };
     struct fixture f = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_refused(read_text(&f, cases[i].format, cases[i].row, false), STATUS_DATA, &f.err, cases[i].message);
     const struct row_format *format;
-    assert_refused(row_format_find("sharegpt", &format, &f.err), STATUS_USAGE, &f.err,
-                   "unknown row format 'sharegpt'; known are auto, messages, qa-cot, gsm8k, prompt-completion");
+    assert_refused(row_format_find("vicuna", &format, &f.err), STATUS_USAGE, &f.err,
+                   "unknown row format 'vicuna'; known are auto, messages, sharegpt, qa-cot, medical-o1, gsm8k, prompt-completion, "
+                   "alpaca, text");
     fixture_free(&f);
 }
 
@@ -304,7 +443,7 @@ static int64_t read_file(const char *path, int64_t *thoughts)
             break;
         assert_ok(jsonl_parse(&reader, &record, &f.json, &f.err), &f.err);
         if (!format)
-            assert_ok(row_format_detect(f.json, path, record.line, &format, &f.err), &f.err);
+            assert_ok(row_format_detect(f.json, path, record.line, &options, &format, &f.err), &f.err);
         assert_ok(row_read(format, f.json, path, record.line, &options, &f.arena, &f.conversation, &f.err), &f.err);
         const struct message *last = &f.conversation.messages[f.conversation.count - 1];
         *thoughts += last->thought != NULL;
@@ -344,7 +483,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_are_recognised), cmocka_unit_test(thoughts_are_split_off),
-        cmocka_unit_test(message_weights_count), cmocka_unit_test(bad_rows_are_explained),
+        cmocka_unit_test(message_weights_count), cmocka_unit_test(formats_of_other_trainers),
+        cmocka_unit_test(earlier_turns_come_first), cmocka_unit_test(plain_text_stays_as_it_is),
+        cmocka_unit_test(columns_may_have_other_names), cmocka_unit_test(bad_rows_are_explained),
         cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(records_are_found),
         cmocka_unit_test(broken_files_are_explained), cmocka_unit_test(gsm8k_is_read_whole),
         cmocka_unit_test(esft_messages_are_read_whole)};

@@ -372,6 +372,9 @@ static void all_texts_of_rows_are_read(void **state)
     expect_rows("prompt-completion", "[{\"prompt\": \"query-query\", \"completion\": \"reply,reply\"}]",
                 (const char *const[]){"query", "reply", NULL});
     expect_rows("text", "one line\nover line\n\nover\n", (const char *const[]){"\xC4\xA0line", "over", NULL});
+    static const char column[] = "{\"text\": \"query,query\", \"id\": \"ignored ignored\"}\n";
+    expect_rows("text", column, (const char *const[]){"query", NULL});
+    expect_rows("auto", column, (const char *const[]){"query", NULL});
 }
 
 static void marks_are_kept_on_request(void **state)

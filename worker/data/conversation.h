@@ -23,6 +23,7 @@ struct conversation {
     struct message *messages;
     int count;
     float weight; /* loss weight of the row, 1 unless the row says otherwise */
+    bool plain;   /* no talk at all: the one message is a text by itself, without marks of roles round it */
 };
 
 #endif

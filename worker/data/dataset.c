@@ -179,6 +179,7 @@ static enum status choose_format(struct block_source *l, struct error *err)
 {
     if (l->spec->format && *l->spec->format && strcmp(l->spec->format, "auto"))
         return row_format_find(l->spec->format, &l->format, err);
+    const struct row_options options = {0};
     enum status first = STATUS_OK;
     for (int64_t i = 0; i < l->count && i < BLOCK_ROWS && !l->format; i++) {
         struct json *row;
@@ -186,7 +187,7 @@ static enum status choose_format(struct block_source *l, struct error *err)
         struct error *place = i ? &later : err; /* the first row's message is the one to show */
         enum status st = jsonl_parse(&l->reader, &l->records[i], &row, place);
         if (st == STATUS_OK) {
-            st = row_format_detect(row, l->spec->path, l->records[i].line, &l->format, place);
+            st = row_format_detect(row, l->spec->path, l->records[i].line, &options, &l->format, place);
             json_free(row);
         }
         if (st == STATUS_NOMEM)

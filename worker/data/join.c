@@ -244,6 +244,9 @@ static enum status take_row(struct joining *j, const struct row_format *format, 
     struct entry entry = {.at = j->written.size, .next = -1};
     struct json *json = NULL;
     TRY(row_read(format, row, at->path, at->line, &options, &j->arena, &c, err));
+    if (c.plain)
+        FAIL(err, STATUS_DATA, "%s:%lld: a row of plain text is no turn of a conversation; join rows with a question and an answer",
+             at->path, (long long)at->line);
     TRY(agree(j, at, &c, err));
     TRY(reserve_entry(j, err));
     enum status st = write_turns(j, at, &c, &json, &turns, err);
@@ -264,6 +267,7 @@ static enum status read_rows(struct joining *j, struct jsonl *reader, struct joi
 {
     const char *name = j->request->format;
     const struct row_format *format = NULL;
+    const struct row_options options = {0};
     struct jsonl_record record;
     bool found;
     if (name && *name && strcmp(name, "auto"))
@@ -277,7 +281,7 @@ static enum status read_rows(struct joining *j, struct jsonl *reader, struct joi
         struct json *row;
         struct place at = {reader->path, record.line};
         TRY(jsonl_parse(reader, &record, &row, err));
-        enum status st = format ? STATUS_OK : row_format_detect(row, at.path, at.line, &format, err);
+        enum status st = format ? STATUS_OK : row_format_detect(row, at.path, at.line, &options, &format, err);
         if (st == STATUS_OK)
             st = take_row(j, format, &at, row, report, err);
         json_free(row);

@@ -13,22 +13,43 @@
 
 /*   messages           messages[].role/content; a thought is `reasoning_content` or stands between <think> tags;
  *                      optional per message: weight or loss_scale (number), loss (true or false)
+ *   sharegpt           conversations[].from/value with human and gpt, or pairs conversation[].human/assistant
  *   qa-cot             question, thought, answer
+ *   medical-o1         Question, Complex_CoT, Response
  *   gsm8k              question, answer: the thought is the text above the last line that begins with "#### "
- *   prompt-completion  prompt, completion: each a string or a list of messages
- * Every format takes an optional row column `weight`. Other columns are ignored. */
+ *   prompt-completion  prompt, completion: each a string or a list of messages; or one of question, query, input,
+ *                      instruction, problem and one of answer, response, output, solution
+ *   alpaca             instruction, output; optional input, below the instruction
+ *   text               text: all of it is trained, nothing stands round it but the tokenizer's end token
+ * Messages and pairs take an optional `system`; prompt-completion and alpaca an optional `history`, a list of pairs of
+ * question and answer, too. Every format takes an optional `weight` of the row. Other columns are ignored. */
 struct row_format;
+
+/* What a column holds, whatever its name. */
+enum row_role {
+    ROW_QUESTION, ROW_INPUT, ROW_THOUGHT, ROW_ANSWER, ROW_SYSTEM, ROW_HISTORY, ROW_MESSAGES, ROW_TEXT, ROW_WEIGHT,
+    ROW_ROLES
+};
+
+/* Columns that bear other names than a format gives them. NULL or "": the format's. A column that is named must be in
+ * every row. */
+struct row_columns {
+    const char *names[ROW_ROLES];
+};
+
+struct row_options {
+    bool keep_calculator_marks; /* gsm8k: keep <<48/2=24>> in thoughts; else they are cut out */
+    struct row_columns columns;
+};
 
 /* The format with this name; STATUS_USAGE listing the known ones. */
 enum status row_format_find(const char *name, const struct row_format **out, struct error *err);
 /* The format whose columns the row has; STATUS_DATA naming "path:line", the columns found and the known formats. */
-enum status row_format_detect(const struct json *row, const char *path, int64_t line, const struct row_format **out,
-                              struct error *err);
+enum status row_format_detect(const struct json *row, const char *path, int64_t line, const struct row_options *options,
+                              const struct row_format **out, struct error *err);
+/* STATUS_USAGE if a column is named that the format has no use for. */
+enum status row_format_check(const struct row_format *format, const struct row_columns *columns, struct error *err);
 const char *row_format_name(const struct row_format *format);
-
-struct row_options {
-    bool keep_calculator_marks; /* gsm8k: keep <<48/2=24>> in thoughts; else they are cut out */
-};
 
 /* Fills `out` with strings that live in `row` or in the arena. STATUS_DATA for any row that must not be trained on:
  * missing columns, wrong kinds, empty question, thought or answer, NUL characters, wrong role order. */
@@ -37,7 +58,8 @@ enum status row_read(const struct row_format *format, const struct json *row, co
                      struct error *err);
 
 /* Adds the text that asks for steps to the last question (on a line of its own) and the prefix to every supervised
- * answer; NULL or "" adds nothing. Generation uses it too, so that prompts look as they did in training. */
+ * answer; NULL or "" adds nothing, and plain text stays as it is. Generation uses it too, so that prompts look as they
+ * did in training. */
 enum status conversation_dress(struct conversation *conversation, const char *cot_prompt, const char *answer_prefix,
                                struct arena *arena, struct error *err);
 

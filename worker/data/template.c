@@ -250,6 +250,16 @@ static enum status put_message(struct writer *w, const struct message *m, bool a
     return STATUS_OK;
 }
 
+/* A text that is no talk ends as documents do, with the tokenizer's EOS. */
+static enum status put_plain(struct writer *w, const struct message *m)
+{
+    int32_t eos = tokenizer_eos(w->tokenizer);
+    TRY(change_span(w, SPAN_ANSWER));
+    text_append(&w->text, m->content, m->content_size);
+    TRY(change_span(w, SPAN_END));
+    return put_id(w, eos >= 0 ? eos : end_of(w->t, w->tokenizer));
+}
+
 static enum status put_conversation(struct writer *w, const struct conversation *c, int count)
 {
     int32_t bos = bos_of(w->t, w->tokenizer);
@@ -257,6 +267,8 @@ static enum status put_conversation(struct writer *w, const struct conversation 
     TRY(template_check(w->t, w->tokenizer, w->err));
     if (bos >= 0)
         TRY(put_id(w, bos));
+    if (c->plain)
+        return put_plain(w, &c->messages[0]);
     for (int i = 0; i < count; i++)
         has_system |= c->messages[i].role == ROLE_SYSTEM;
     if (!has_system)
@@ -300,6 +312,8 @@ enum status template_encode(const struct chat_template *chat_template, const str
 static enum status put_prompt(struct writer *w, const struct conversation *c, bool thinking)
 {
     int count = c->count;
+    if (c->plain)
+        FAIL(w->err, STATUS_DATA, "plain text has no question to answer; name rows with a question, or another format");
     if (count && c->messages[count - 1].role == ROLE_ASSISTANT && c->messages[count - 1].supervised)
         count--;
     TRY(put_conversation(w, c, count));

@@ -27,13 +27,15 @@ enum status template_check(const struct chat_template *chat_template, const stru
 /* The whole conversation as a training row. A thought is kept on supervised turns and dropped on others, as at inference.
  * Spans: everything not supervised is SPAN_PROMPT; a thought with its closing tag (and its opening tag, where the
  * template leaves that to the model) is SPAN_THOUGHT; then SPAN_ANSWER and, for the end token, SPAN_END.
+ * Of plain text every token is SPAN_ANSWER, and the tokenizer's EOS, SPAN_END, stands behind it without the template's marks.
  * out->weight is the conversation's; out->task is 0. row_free releases it. */
 enum status template_encode(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                             const struct conversation *conversation, struct row *out, struct error *err);
 
 /* Appends the ids a model continues: the conversation without its last message if that is a supervised answer, then the
  * head of an assistant's turn, and with `thinking` the opening tag of a thought. These ids are always the first ones of
- * template_encode's row for the same conversation, where `thinking` says whether its last message has a thought. */
+ * template_encode's row for the same conversation, where `thinking` says whether its last message has a thought.
+ * STATUS_DATA for plain text, which asks nothing. */
 enum status template_prompt(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                             const struct conversation *conversation, bool thinking, struct token_list *out,
                             struct error *err);

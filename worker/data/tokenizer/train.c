@@ -164,14 +164,31 @@ static enum status find_rows(struct source *s, bool plain, struct error *err)
     return STATUS_OK;
 }
 
+/* Is the first row an object with a text in it, so that `text` means that column and not the lines of the file? */
+static bool has_text_column(const struct source *s)
+{
+    struct jsonl ahead = s->reader;
+    struct jsonl_record record;
+    struct json *row;
+    struct error unused;
+    bool found;
+    if (jsonl_next(&ahead, &record, &found, &unused) != STATUS_OK || !found ||
+        jsonl_parse(&ahead, &record, &row, &unused) != STATUS_OK)
+        return false;
+    found = json_kind(row) == JSON_KIND_OBJECT && json_kind(json_member(row, "text")) == JSON_KIND_STRING;
+    json_free(row);
+    return found;
+}
+
 static enum status detect_format(struct source *s, struct error *err)
 {
+    const struct row_options options = {0};
     struct json *row;
     struct error why;
     enum status st = jsonl_parse(&s->reader, &s->rows[0], &row, &why);
     if (st != STATUS_OK)
         FAIL(err, st, "%s%s", why.text, st == STATUS_DATA ? "; plain text needs the format text" : "");
-    st = row_format_detect(row, s->path, s->rows[0].line, &s->format, err);
+    st = row_format_detect(row, s->path, s->rows[0].line, &options, &s->format, err);
     json_free(row);
     return st;
 }
@@ -180,8 +197,8 @@ static enum status count_source(struct training *t, struct threads *pool, struct
 {
     struct source *s = &t->source;
     const char *format = t->request->format;
-    bool detect = !format || !strcmp(format, "auto"), plain = !detect && !strcmp(format, "text");
     TRY(jsonl_open(s->path, &s->reader, err));
+    bool detect = !format || !strcmp(format, "auto"), plain = !detect && !strcmp(format, "text") && !has_text_column(s);
     TRY(find_rows(s, plain, err));
     if (detect)
         TRY(detect_format(s, err));

@@ -16,8 +16,8 @@ enum { TRAIN_SIZE_MIN = 262, TRAIN_SIZE_MAX = 1 << 20 };
 struct train_request {
     const char *const *paths; /* files of rows */
     int n_paths;
-    /* A name of rows.h; NULL or "auto": recognised in every file by its first row; "text": lines of plain text, each with
-     * its line end. Of rows the texts of all questions, thoughts and answers (or messages) are taken. */
+    /* A name of rows.h; NULL or "auto": recognised in every file by its first row; "text": rows with that column or, where
+     * the first line is none, lines of plain text, each with its line end. Of rows the texts of all questions, thoughts and answers (or messages) are taken. */
     const char *format;
     bool keep_calculator_marks; /* gsm8k: learn from <<48/2=24>> too */
     int32_t size;               /* tokens in all, from TRAIN_SIZE_MIN to TRAIN_SIZE_MAX */

@@ -1,0 +1,117 @@
+/* Readers of formats that have a column for each part: question, thought and answer, or one text.
+ * Must not know: names of columns. */
+#include <stdio.h>
+#include <string.h>
+
+#include "worker/data/reading.h"
+
+static const char result_mark[] = "#### ";
+
+/* One question and one answer. */
+static enum status pair(struct reading *r, struct span_of_text question, struct span_of_text thought,
+                        struct span_of_text answer, struct conversation *out)
+{
+    TRY(reading_room(r, 2, out));
+    out->count = 2;
+    out->messages[0] = (struct message){.role = ROLE_USER, .content = question.bytes, .content_size = question.size};
+    out->messages[1] = (struct message){.role = ROLE_ASSISTANT, .content = answer.bytes, .content_size = answer.size,
+                                        .thought = thought.size ? thought.bytes : NULL, .thought_size = thought.size,
+                                        .supervised = true};
+    return STATUS_OK;
+}
+
+enum status reading_question_thought_answer(struct reading *r, struct conversation *out)
+{
+    struct span_of_text question, thought, answer;
+    TRY(reading_column(r, ROW_QUESTION, &question));
+    TRY(reading_column(r, ROW_THOUGHT, &thought));
+    TRY(reading_column(r, ROW_ANSWER, &answer));
+    return pair(r, question, thought, answer, out);
+}
+
+/* The thought without its <<expression=value>> marks. An opening without a close in the same line is no mark. */
+static enum status without_marks(struct reading *r, struct span_of_text text, struct span_of_text *out)
+{
+    char *copy = arena_alloc(r->arena, text.size + 1, 1);
+    const char *end = span_end(text);
+    if (!copy)
+        return reading_no_memory(r);
+    size_t n = 0;
+    for (const char *at = text.bytes; at < end;) {
+        const char *close = end - at >= 2 && at[0] == '<' && at[1] == '<' ? span_find(span_from_to(at, end), ">>") : NULL;
+        if (close && !memchr(at, '\n', (size_t)(close - at)))
+            at = close + 2;
+        else
+            copy[n++] = *at++;
+    }
+    *out = (struct span_of_text){copy, n};
+    return STATUS_OK;
+}
+
+enum status reading_gsm8k(struct reading *r, struct conversation *out)
+{
+    struct span_of_text question, text;
+    TRY(reading_column(r, ROW_QUESTION, &question));
+    TRY(reading_column(r, ROW_ANSWER, &text));
+    const char *mark = NULL, *end = span_end(text), *name = r->cells[ROW_ANSWER].name;
+    for (const char *line = text.bytes; line;) {
+        if ((size_t)(end - line) >= strlen(result_mark) && !memcmp(line, result_mark, strlen(result_mark)))
+            mark = line;
+        line = memchr(line, '\n', (size_t)(end - line));
+        line = line && line + 1 < end ? line + 1 : NULL;
+    }
+    if (!mark)
+        return reading_bad(r, "'%.60s' has no line that begins with '%s'; add one with the result, or use format qa-cot or "
+                           "prompt-completion", name, result_mark);
+    struct span_of_text answer = span_trim(span_from_to(mark + strlen(result_mark), end));
+    struct span_of_text thought = span_trim(span_from_to(text.bytes, mark));
+    if (!answer.size)
+        return reading_bad(r, "'%.60s' has nothing behind '%s'; fill it or remove the row", name, result_mark);
+    if (!r->options->keep_calculator_marks)
+        TRY(without_marks(r, thought, &thought));
+    return pair(r, question, thought, answer, out);
+}
+
+/* The instruction with the input on the next line. */
+static enum status with_input(struct reading *r, struct span_of_text instruction, struct span_of_text *out)
+{
+    struct span_of_text input;
+    TRY(reading_optional(r, ROW_INPUT, &input));
+    *out = instruction;
+    if (!input.size)
+        return STATUS_OK;
+    char *joined = arena_alloc(r->arena, instruction.size + 1 + input.size, 1);
+    if (!joined)
+        return reading_no_memory(r);
+    memcpy(joined, instruction.bytes, instruction.size);
+    joined[instruction.size] = '\n';
+    memcpy(joined + instruction.size + 1, input.bytes, input.size);
+    *out = (struct span_of_text){joined, instruction.size + 1 + input.size};
+    return STATUS_OK;
+}
+
+enum status reading_alpaca(struct reading *r, struct conversation *out)
+{
+    struct span_of_text question, answer;
+    TRY(reading_column(r, ROW_QUESTION, &question));
+    TRY(reading_column(r, ROW_ANSWER, &answer));
+    TRY(with_input(r, question, &question));
+    TRY(reading_room(r, reading_lead_count(r) + 2, out));
+    TRY(reading_lead(r, out));
+    TRY(reading_turn(r, ROLE_USER, question, r->cells[ROW_QUESTION].name, out));
+    char name[64];
+    snprintf(name, sizeof name, "'%.60s'", r->cells[ROW_ANSWER].name);
+    return reading_turn(r, ROLE_ASSISTANT, answer, name, out);
+}
+
+enum status reading_plain_text(struct reading *r, struct conversation *out)
+{
+    struct span_of_text text;
+    TRY(reading_column(r, ROW_TEXT, &text));
+    TRY(reading_room(r, 1, out));
+    out->messages[0] = (struct message){.role = ROLE_ASSISTANT, .content = text.bytes, .content_size = text.size,
+                                        .supervised = true};
+    out->count = 1;
+    out->plain = true;
+    return STATUS_OK;
+}
