@@ -62,7 +62,10 @@ static const char usage[] =
     "  --chat_template NAME  default deepseek-r1\n"
     "  --format NAME     default auto\n"
     "  --max_length N    default 4096; --truncation error|drop|thought, default error\n"
-    "  --rows N          how many rows to print, default 3\n";
+    "  --rows N          how many rows to print, default 3\n"
+    "\n"
+    "tokenizer, join and show also take --question_column NAME, --thought_column NAME, --answer_column NAME and so on, as the\n"
+    "data sets of a run file do, for rows whose columns have other names.\n";
 
 struct make_request {
     struct demo_request demo;
@@ -74,6 +77,7 @@ struct show_request {
     const char *path, *model, *template, *format;
     int64_t rows, max_length;
     enum truncation truncation;
+    struct row_columns columns;
 };
 
 enum status data_parse_int(const char *name, const char *text, int64_t low, int64_t high, int64_t *out, struct error *err)
@@ -251,7 +255,7 @@ static enum status set_show(struct show_request *request, const char *name, cons
         request->template = value;
     } else if (!strcmp(name, "format")) {
         request->format = value;
-    } else {
+    } else if (!row_columns_set(&request->columns, name, value)) {
         FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar data --help", name);
     }
     return STATUS_OK;
@@ -324,8 +328,8 @@ static enum status run_show(int argc, char **argv, struct error *err)
 {
     struct show_request request;
     TRY(parse_show(argc, argv, &request, err));
-    struct dataset_spec spec = {.path = request.path, .format = request.format, .loss_weight = 1, .weight = 1,
-                                .max_samples = -1};
+    struct dataset_spec spec = {.path = request.path, .format = request.format, .columns = request.columns,
+                                .loss_weight = 1, .weight = 1, .max_samples = -1};
     struct dataset_rules rules = {.template = template_find(request.template), .max_length = (int)request.max_length,
                                   .truncation = request.truncation, .max_bad_rows = -1, .span_weights = {0, 1, 1, 1}};
     struct dataset dataset = {0};

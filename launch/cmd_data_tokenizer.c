@@ -36,7 +36,7 @@ static enum status set_option(struct request *r, const char *name, const char *v
         return data_parse_int(name, value, 1, 1000000000, &r->train.min_count, err);
     } else if (!strcmp(name, "threads")) {
         return data_parse_int(name, value, 1, 1024, &r->threads, err);
-    } else {
+    } else if (!row_columns_set(&r->train.columns, name, value)) {
         FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar data --help", name);
     }
     return STATUS_OK;

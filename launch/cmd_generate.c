@@ -23,7 +23,8 @@ static const char usage[] =
     "  --base DIR        the model that a snapshot of routers alone belongs to (default: where it was in training)\n"
     "  --prompt TEXT     one question; the answer is written as it comes\n"
     "  --file ROWS       a JSONL file of rows as in training; every question is answered\n"
-    "  --format NAME     format of the rows (default auto)\n"
+    "  --format NAME     format of the rows (default auto); --question_column NAME, --answer_column NAME and so on name\n"
+    "                    columns that are not called as the format calls them\n"
     "  --rows N          print only the first N answers (default all)\n"
     "  --score N         compare the answers of the first N rows with those of the file\n"
     "  --task NAME       task of the questions, where attention is routed by task (default: the default task of training)\n"
@@ -37,6 +38,7 @@ static const char usage[] =
 
 struct request {
     const char *path, *prompt, *file, *format, *task, *base;
+    struct row_columns columns;
     bool snapshot, raw;
     int64_t rows, score; /* negative: all / none */
     const char *keys[64], *key_values[64]; /* settings of the run file's kind */
@@ -102,6 +104,8 @@ static enum status set(struct request *r, const char *name, const char *value, s
         return parse_count(name, value, &r->rows, err);
     if (!strcmp(name, "score"))
         return parse_count(name, value, &r->score, err);
+    if (row_columns_set(&r->columns, name, value))
+        return STATUS_OK;
     if (!is_setting(name) || r->n_keys == 64)
         FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar generate --help", name);
     r->keys[r->n_keys] = name;
@@ -231,11 +235,13 @@ static enum status answer_row(struct session *s, struct conversation *c, bool pr
 
 static enum status answer_file(struct session *s, struct jsonl *reader, struct error *err)
 {
-    const struct row_options options = {0};
-    const struct row_format *format = NULL;
     const struct request *r = s->request;
-    if (r->format && strcmp(r->format, "auto"))
+    const struct row_options options = {.columns = r->columns};
+    const struct row_format *format = NULL;
+    if (r->format && strcmp(r->format, "auto")) {
         TRY(row_format_find(r->format, &format, err));
+        TRY(row_format_check(format, &r->columns, err));
+    }
     for (s->rows = 0; r->rows < 0 || s->rows < r->rows || s->rows < r->score; s->rows++) {
         struct jsonl_record record;
         struct json *row;

@@ -106,6 +106,15 @@ static struct dataset_rules rules_of(const struct run *run)
     return rules;
 }
 
+static struct row_columns columns_of(const struct dataset_options *o)
+{
+    return (struct row_columns){{
+        [ROW_QUESTION] = o->question_column, [ROW_INPUT] = o->input_column,       [ROW_THOUGHT] = o->thought_column,
+        [ROW_ANSWER] = o->answer_column,     [ROW_SYSTEM] = o->system_column,     [ROW_HISTORY] = o->history_column,
+        [ROW_MESSAGES] = o->messages_column, [ROW_TEXT] = o->text_column,         [ROW_WEIGHT] = o->weight_column,
+    }};
+}
+
 static enum status load_sets(struct run *run, const struct dataset_list *list, int64_t limit, struct dataset *out,
                              struct error *err)
 {
@@ -113,7 +122,8 @@ static enum status load_sets(struct run *run, const struct dataset_list *list, i
     for (size_t i = 0; i < list->count; i++) {
         const struct dataset_options *o = &list->items[i];
         struct dataset_spec spec = {.name = o->name, .path = o->path, .format = o->format, .task = o->task,
-                                    .loss_weight = o->loss_weight, .weight = o->weight, .max_samples = o->max_samples};
+                                    .loss_weight = o->loss_weight, .weight = o->weight, .max_samples = o->max_samples,
+                                    .columns = columns_of(o)};
         if (limit > 0 && (spec.max_samples < 0 || spec.max_samples > limit))
             spec.max_samples = limit;
         TRY(dataset_load(out, &spec, &rules, run->tokenizer, run->pool, err));

@@ -135,6 +135,43 @@ static void statistics_add_up(void **state)
     dataset_free(&dataset);
 }
 
+static void columns_of_a_set_have_its_names(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    static const char rows[] = "{\"say\": \"One?\", \"label\": \"uno\", \"w\": \"0.5\"}\n{\"say\": \"Two?\", \"label\": \"due\", \"w\": \"2\"}\n";
+    fx.spec.columns = (struct row_columns){{[ROW_QUESTION] = "say", [ROW_ANSWER] = "label", [ROW_WEIGHT] = "w"}};
+    assert_ok(load(&dataset, rows), &err);
+    assert_string_equal(dataset.parts[0].format, "prompt-completion");
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 1, 1, fx.rules.span_weights, &batch, &err), &err);
+    assert_taught(&batch, 0, SPAN_COUNT, "due" END);
+    assert_true(dataset.weights[0] == 0.5f && dataset.weights[1] == 2);
+    fx.spec.columns.names[ROW_ANSWER] = "lable";
+    assert_refused(load(&dataset, rows), STATUS_DATA, &err, "rows.jsonl:1: the row has no column 'lable', which answer_column names; found say");
+    fx.spec.columns = (struct row_columns){{[ROW_THOUGHT] = "w"}};
+    fx.spec.format = "text";
+    assert_refused(load(&dataset, rows), STATUS_USAGE, &err, "rows.jsonl'): format text has no use for the column 'w'");
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
+static void plain_text_is_learnt_whole(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    fx.rules.cot_prompt = "Think.";
+    assert_ok(load(&dataset, "{\"text\": \"Once upon\\n\"}\n"), &err);
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 1, 0, fx.rules.span_weights, &batch, &err), &err);
+    assert_taught(&batch, 0, SPAN_COUNT, "Once upon\n" END);
+    assert_int_equal(batch.n_tokens, 1 + 10 + 1); /* what begins the text, its bytes, its end */
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
 static void special_text_is_plain_and_counted(void **state)
 {
     (void)state;
@@ -483,7 +520,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(labels_spell_thought_answer_and_end), cmocka_unit_test(added_texts_reach_the_tokens),
-        cmocka_unit_test(statistics_add_up), cmocka_unit_test(special_text_is_plain_and_counted),
+        cmocka_unit_test(statistics_add_up), cmocka_unit_test(columns_of_a_set_have_its_names),
+        cmocka_unit_test(plain_text_is_learnt_whole), cmocka_unit_test(special_text_is_plain_and_counted),
         cmocka_unit_test(marks_and_line_ends_are_accepted), cmocka_unit_test(strict_lists_all_problems),
         cmocka_unit_test(bad_rows_can_be_skipped), cmocka_unit_test(files_without_rows_are_refused),
         cmocka_unit_test(masked_rows_are_refused), cmocka_unit_test(weights_multiply),

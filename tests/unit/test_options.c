@@ -60,7 +60,7 @@ static void other_value(const struct option_row *row, char out[128])
     else if (row->kind == OPTION_KIND_REALS)
         snprintf(out, 128, "[0.25, 0.5]");
     else if (row->kind == OPTION_KIND_DATASETS)
-        snprintf(out, 128, "[{path: x.jsonl, name: n, format: gsm8k, task: t, weight: 2, loss_weight: 0.5, max_samples: 7}]");
+        snprintf(out, 128, "[{path: x.jsonl, name: n, format: gsm8k, task: t, weight: 2, max_samples: 7, answer_column: a}]");
     else if (row->kind == OPTION_KIND_LAYERS)
         snprintf(out, 128, "[{range: 0-5, window: 128, budget: 0.5, routed: true}, {preset: dense, range: -1}]");
     else if (row->kind == OPTION_KIND_TASKS)

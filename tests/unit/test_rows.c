@@ -245,6 +245,11 @@ static void columns_may_have_other_names(void **state)
     f.columns = (struct row_columns){{[ROW_QUESTION] = "text", [ROW_SYSTEM] = "sytem", [ROW_ANSWER] = "label"}};
     assert_refused(read_text(&f, NULL, row, false), STATUS_DATA, &f.err,
                    "rows.jsonl:7: the row has no column 'sytem', which system_column names; found text, label, why");
+    f.columns = (struct row_columns){0};
+    assert_true(row_columns_set(&f.columns, "history_column", "h") && row_columns_set(&f.columns, "question_column", "q"));
+    assert_string_equal(f.columns.names[ROW_HISTORY], "h");
+    assert_string_equal(f.columns.names[ROW_QUESTION], "q");
+    assert_false(row_columns_set(&f.columns, "question", "q") || row_columns_set(&f.columns, "questions_column", "q"));
     const struct row_format *format;
     f.columns = (struct row_columns){{[ROW_THOUGHT] = "why"}};
     assert_ok(row_format_find("gsm8k", &format, &f.err), &f.err);

@@ -171,7 +171,7 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
     const struct block_source *l = block->source;
     const struct dataset_rules *rules = l->rules;
     const char *path = l->spec->path;
-    struct row_options options = {.keep_calculator_marks = rules->keep_calculator_marks};
+    struct row_options options = {.keep_calculator_marks = rules->keep_calculator_marks, .columns = l->spec->columns};
     struct conversation conversation;
     *bad = true;
     TRY(jsonl_parse(&l->reader, record, json, err));

@@ -177,9 +177,13 @@ static enum status find_records(struct block_source *l, struct error *err)
 /* Takes the named format, or the one of the first row that can be read at all. */
 static enum status choose_format(struct block_source *l, struct error *err)
 {
-    if (l->spec->format && *l->spec->format && strcmp(l->spec->format, "auto"))
-        return row_format_find(l->spec->format, &l->format, err);
-    const struct row_options options = {0};
+    const struct row_options options = {.columns = l->spec->columns};
+    if (l->spec->format && *l->spec->format && strcmp(l->spec->format, "auto")) {
+        TRY(row_format_find(l->spec->format, &l->format, err));
+        if (row_format_check(l->format, &options.columns, err) != STATUS_OK)
+            return error_prefix(err, "data set '%s' ('%s')", l->spec->name, l->spec->path);
+        return STATUS_OK;
+    }
     enum status first = STATUS_OK;
     for (int64_t i = 0; i < l->count && i < BLOCK_ROWS && !l->format; i++) {
         struct json *row;

@@ -10,6 +10,7 @@
 #include "common/status.h"
 #include "common/threads.h"
 #include "worker/data/batch.h"
+#include "worker/data/columns.h"
 #include "worker/data/order.h"
 
 struct tokenizer;
@@ -20,6 +21,7 @@ struct dataset_spec {
     const char *name;    /* for messages and metrics; NULL or "": the file's name without folder and ending */
     const char *path;    /* .jsonl, or one JSON array */
     const char *format;  /* a name of rows.h, or NULL, "" or "auto": recognised by the columns of the first row */
+    struct row_columns columns; /* names that are not the format's own */
     const char *task;    /* rows of one task share routing and metrics; NULL or "": the data set's name */
     double loss_weight;  /* multiplies the weight of every row; > 0 */
     double weight;       /* sampling share where data sets are mixed; concatenation ignores it */

@@ -239,7 +239,7 @@ static enum status name_long_row(const struct joining *j, const struct place *at
 static enum status take_row(struct joining *j, const struct row_format *format, const struct place *at, const struct json *row,
                             struct join_report *report, struct error *err)
 {
-    struct row_options options = {.keep_calculator_marks = j->request->keep_calculator_marks};
+    struct row_options options = {.keep_calculator_marks = j->request->keep_calculator_marks, .columns = j->request->columns};
     struct conversation c, turns;
     struct entry entry = {.at = j->written.size, .next = -1};
     struct json *json = NULL;
@@ -267,11 +267,13 @@ static enum status read_rows(struct joining *j, struct jsonl *reader, struct joi
 {
     const char *name = j->request->format;
     const struct row_format *format = NULL;
-    const struct row_options options = {0};
+    const struct row_options options = {.columns = j->request->columns};
     struct jsonl_record record;
     bool found;
-    if (name && *name && strcmp(name, "auto"))
+    if (name && *name && strcmp(name, "auto")) {
         TRY(row_format_find(name, &format, err));
+        TRY(row_format_check(format, &options.columns, err));
+    }
     for (int64_t rows = 0;; rows++) {
         TRY(jsonl_next(reader, &record, &found, err));
         if (!found && !rows)

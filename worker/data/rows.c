@@ -102,6 +102,18 @@ static struct cell find_cell(const struct column *column, const struct row_colum
     return cell;
 }
 
+bool row_columns_set(struct row_columns *columns, const char *key, const char *name)
+{
+    for (int role = 0; role < ROW_ROLES; role++) {
+        size_t size = strlen(role_names[role]);
+        if (!strncmp(key, role_names[role], size) && !strcmp(key + size, "_column")) {
+            columns->names[role] = name;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool has_role(const struct row_format *format, enum row_role role)
 {
     for (const struct column *c = format->columns; c->need; c++)

@@ -9,6 +9,7 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/status.h"
+#include "worker/data/columns.h"
 #include "worker/data/conversation.h"
 
 /*   messages           messages[].role/content; a thought is `reasoning_content` or stands between <think> tags;
@@ -24,18 +25,6 @@
  * Messages and pairs take an optional `system`; prompt-completion and alpaca an optional `history`, a list of pairs of
  * question and answer, too. Every format takes an optional `weight` of the row. Other columns are ignored. */
 struct row_format;
-
-/* What a column holds, whatever its name. */
-enum row_role {
-    ROW_QUESTION, ROW_INPUT, ROW_THOUGHT, ROW_ANSWER, ROW_SYSTEM, ROW_HISTORY, ROW_MESSAGES, ROW_TEXT, ROW_WEIGHT,
-    ROW_ROLES
-};
-
-/* Columns that bear other names than a format gives them. NULL or "": the format's. A column that is named must be in
- * every row. */
-struct row_columns {
-    const char *names[ROW_ROLES];
-};
 
 struct row_options {
     bool keep_calculator_marks; /* gsm8k: keep <<48/2=24>> in thoughts; else they are cut out */

@@ -79,7 +79,7 @@ static enum status count_line(const struct training *t, struct counter *counter,
 static enum status count_conversation(const struct training *t, struct counter *counter, const struct json *row,
                                       int64_t line, struct error *err)
 {
-    struct row_options options = {.keep_calculator_marks = t->request->keep_calculator_marks};
+    struct row_options options = {.keep_calculator_marks = t->request->keep_calculator_marks, .columns = t->request->columns};
     struct conversation conversation;
     TRY(row_read(t->source.format, row, t->source.path, line, &options, &counter->arena, &conversation, err));
     for (int i = 0; i < conversation.count; i++) {
@@ -165,7 +165,7 @@ static enum status find_rows(struct source *s, bool plain, struct error *err)
 }
 
 /* Is the first row an object with a text in it, so that `text` means that column and not the lines of the file? */
-static bool has_text_column(const struct source *s)
+static bool has_text_column(const struct source *s, const char *name)
 {
     struct jsonl ahead = s->reader;
     struct jsonl_record record;
@@ -175,14 +175,14 @@ static bool has_text_column(const struct source *s)
     if (jsonl_next(&ahead, &record, &found, &unused) != STATUS_OK || !found ||
         jsonl_parse(&ahead, &record, &row, &unused) != STATUS_OK)
         return false;
-    found = json_kind(row) == JSON_KIND_OBJECT && json_kind(json_member(row, "text")) == JSON_KIND_STRING;
+    found = json_kind(row) == JSON_KIND_OBJECT && json_kind(json_member(row, name && *name ? name : "text")) == JSON_KIND_STRING;
     json_free(row);
     return found;
 }
 
-static enum status detect_format(struct source *s, struct error *err)
+static enum status detect_format(struct source *s, const struct row_columns *columns, struct error *err)
 {
-    const struct row_options options = {0};
+    const struct row_options options = {.columns = *columns};
     struct json *row;
     struct error why;
     enum status st = jsonl_parse(&s->reader, &s->rows[0], &row, &why);
@@ -197,13 +197,17 @@ static enum status count_source(struct training *t, struct threads *pool, struct
 {
     struct source *s = &t->source;
     const char *format = t->request->format;
+    const struct row_columns *columns = &t->request->columns;
     TRY(jsonl_open(s->path, &s->reader, err));
-    bool detect = !format || !strcmp(format, "auto"), plain = !detect && !strcmp(format, "text") && !has_text_column(s);
+    bool detect = !format || !strcmp(format, "auto");
+    bool plain = !detect && !strcmp(format, "text") && !has_text_column(s, columns->names[ROW_TEXT]);
     TRY(find_rows(s, plain, err));
     if (detect)
-        TRY(detect_format(s, err));
+        TRY(detect_format(s, columns, err));
     else if (!plain)
         TRY(row_format_find(format, &s->format, err));
+    if (s->format)
+        TRY(row_format_check(s->format, columns, err));
     threads_run(pool, (int)((s->count + TASK_ROWS - 1) / TASK_ROWS), count_rows, t);
     t->rows += s->count;
     return first_failure(t, err);
