@@ -156,6 +156,16 @@ const char *json_to_string(const struct json *value, size_t *size)
     return json_string_value(of(value));
 }
 
+struct json *json_new_object(void)
+{
+    return (struct json *)json_object();
+}
+
+bool json_set_string(struct json *object, const char *key, const char *bytes, size_t size)
+{
+    return json_object_set_new((json_t *)object, key, json_stringn(bytes, size)) == 0;
+}
+
 int64_t json_to_int(const struct json *value)
 {
     return (int64_t)json_integer_value(of(value));

@@ -43,6 +43,10 @@ int64_t json_to_int(const struct json *value);
 double json_to_real(const struct json *value); /* int or real */
 bool json_to_bool(const struct json *value);
 
+/* Building: NULL or false where memory is short or the text is not UTF-8. An object takes each key once. */
+struct json *json_new_object(void);
+bool json_set_string(struct json *object, const char *key, const char *bytes, size_t size);
+
 /* Typed members. Absent or null: *out keeps its value. Wrong kind: STATUS_DATA naming `where`, key, kinds. */
 enum status json_get_int(const struct json *object, const char *key, const char *where, int64_t *out, struct error *err);
 enum status json_get_real(const struct json *object, const char *key, const char *where, double *out, struct error *err);

@@ -65,7 +65,8 @@ static const char usage[] =
     "  --rows N          how many rows to print, default 3\n"
     "\n"
     "tokenizer, join and show also take --question_column NAME, --thought_column NAME, --answer_column NAME and so on, as the\n"
-    "data sets of a run file do, for rows whose columns have other names.\n";
+    "data sets of a run file do, for rows whose columns have other names, and for files .csv and .tsv --quoting double|none|\n"
+    "backslash and --header NAMES.\n";
 
 struct make_request {
     struct demo_request demo;
@@ -78,6 +79,7 @@ struct show_request {
     int64_t rows, max_length;
     enum truncation truncation;
     struct row_columns columns;
+    struct table_rules table;
 };
 
 enum status data_parse_int(const char *name, const char *text, int64_t low, int64_t high, int64_t *out, struct error *err)
@@ -104,6 +106,16 @@ enum status data_next_option(int argc, char **argv, int *at, char name[64], cons
     if (*at + 1 >= argc)
         FAIL(err, STATUS_USAGE, "--%s needs a value; see loar data --help", name);
     *value = argv[++*at];
+    return STATUS_OK;
+}
+
+enum status data_rows_option(const char *name, const char *value, struct row_columns *columns, struct table_rules *table,
+                             struct error *err)
+{
+    bool known;
+    TRY(table_rules_set(table, name, value, &known, err));
+    if (!known && !row_columns_set(columns, name, value))
+        FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar data --help", name);
     return STATUS_OK;
 }
 
@@ -255,8 +267,8 @@ static enum status set_show(struct show_request *request, const char *name, cons
         request->template = value;
     } else if (!strcmp(name, "format")) {
         request->format = value;
-    } else if (!row_columns_set(&request->columns, name, value)) {
-        FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar data --help", name);
+    } else {
+        return data_rows_option(name, value, &request->columns, &request->table, err);
     }
     return STATUS_OK;
 }
@@ -328,7 +340,7 @@ static enum status run_show(int argc, char **argv, struct error *err)
 {
     struct show_request request;
     TRY(parse_show(argc, argv, &request, err));
-    struct dataset_spec spec = {.path = request.path, .format = request.format, .columns = request.columns,
+    struct dataset_spec spec = {.path = request.path, .format = request.format, .columns = request.columns, .table = request.table,
                                 .loss_weight = 1, .weight = 1, .max_samples = -1};
     struct dataset_rules rules = {.template = template_find(request.template), .max_length = (int)request.max_length,
                                   .truncation = request.truncation, .max_bad_rows = -1, .span_weights = {0, 1, 1, 1}};

@@ -35,8 +35,8 @@ static enum status set_option(struct request *r, const char *name, const char *v
     } else if (!strcmp(name, "seed")) {
         TRY(data_parse_int(name, value, 0, INT64_MAX, &number, err));
         r->join.seed = (uint64_t)number;
-    } else if (!row_columns_set(&r->join.columns, name, value)) {
-        FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar data --help", name);
+    } else {
+        return data_rows_option(name, value, &r->join.columns, &r->join.table, err);
     }
     return STATUS_OK;
 }

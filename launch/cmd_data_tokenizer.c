@@ -36,8 +36,8 @@ static enum status set_option(struct request *r, const char *name, const char *v
         return data_parse_int(name, value, 1, 1000000000, &r->train.min_count, err);
     } else if (!strcmp(name, "threads")) {
         return data_parse_int(name, value, 1, 1024, &r->threads, err);
-    } else if (!row_columns_set(&r->train.columns, name, value)) {
-        FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar data --help", name);
+    } else {
+        return data_rows_option(name, value, &r->train.columns, &r->train.table, err);
     }
     return STATUS_OK;
 }

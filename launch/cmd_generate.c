@@ -9,7 +9,7 @@
 #include "launch/commands.h"
 #include "launch/run.h"
 #include "launch/source.h"
-#include "worker/data/jsonl.h"
+#include "worker/data/records.h"
 #include "worker/data/rows.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
@@ -22,9 +22,9 @@ static const char usage[] =
     "  --snapshot FILE   a snapshot, or the newest one of a run; its template and settings are used\n"
     "  --base DIR        the model that a snapshot of routers alone belongs to (default: where it was in training)\n"
     "  --prompt TEXT     one question; the answer is written as it comes\n"
-    "  --file ROWS       a JSONL file of rows as in training; every question is answered\n"
+    "  --file ROWS       a file of rows as in training; every question is answered\n"
     "  --format NAME     format of the rows (default auto); --question_column NAME, --answer_column NAME and so on name\n"
-    "                    columns that are not called as the format calls them\n"
+    "                    columns that are not called as the format calls them; --quoting, --header: how to read .csv and .tsv\n"
     "  --rows N          print only the first N answers (default all)\n"
     "  --score N         compare the answers of the first N rows with those of the file\n"
     "  --task NAME       task of the questions, where attention is routed by task (default: the default task of training)\n"
@@ -39,6 +39,7 @@ static const char usage[] =
 struct request {
     const char *path, *prompt, *file, *format, *task, *base;
     struct row_columns columns;
+    struct table_rules table;
     bool snapshot, raw;
     int64_t rows, score; /* negative: all / none */
     const char *keys[64], *key_values[64]; /* settings of the run file's kind */
@@ -104,7 +105,9 @@ static enum status set(struct request *r, const char *name, const char *value, s
         return parse_count(name, value, &r->rows, err);
     if (!strcmp(name, "score"))
         return parse_count(name, value, &r->score, err);
-    if (row_columns_set(&r->columns, name, value))
+    bool of_table;
+    TRY(table_rules_set(&r->table, name, value, &of_table, err));
+    if (of_table || row_columns_set(&r->columns, name, value))
         return STATUS_OK;
     if (!is_setting(name) || r->n_keys == 64)
         FAIL(err, STATUS_USAGE, "unknown option '--%s'; see loar generate --help", name);
@@ -233,7 +236,7 @@ static enum status answer_row(struct session *s, struct conversation *c, bool pr
     return st;
 }
 
-static enum status answer_file(struct session *s, struct jsonl *reader, struct error *err)
+static enum status answer_file(struct session *s, struct records *reader, struct error *err)
 {
     const struct request *r = s->request;
     const struct row_options options = {.columns = r->columns};
@@ -247,10 +250,10 @@ static enum status answer_file(struct session *s, struct jsonl *reader, struct e
         struct json *row;
         struct conversation conversation;
         bool found;
-        TRY(jsonl_next(reader, &record, &found, err));
+        TRY(records_next(reader, &record, &found, err));
         if (!found)
             break;
-        TRY(jsonl_parse(reader, &record, &row, err));
+        TRY(records_parse(reader, &record, &row, err));
         arena_reset(&s->arena);
         enum status st = format ? STATUS_OK : row_format_detect(row, r->file, record.line, &options, &format, err);
         if (st == STATUS_OK)
@@ -351,10 +354,10 @@ static enum status generate(struct session *s, struct error *err)
     TRY(refuse_leaky(s, err));
     TRY(make_generator(s, err));
     if (r->file) {
-        struct jsonl reader;
-        TRY(jsonl_open(r->file, &reader, err));
+        struct records reader;
+        TRY(records_open(r->file, &r->table, &reader, err));
         enum status st = answer_file(s, &reader, err);
-        jsonl_close(&reader);
+        records_close(&reader);
         return st;
     }
     struct generated out = {0};

@@ -123,7 +123,9 @@ static enum status load_sets(struct run *run, const struct dataset_list *list, i
         const struct dataset_options *o = &list->items[i];
         struct dataset_spec spec = {.name = o->name, .path = o->path, .format = o->format, .task = o->task,
                                     .loss_weight = o->loss_weight, .weight = o->weight, .max_samples = o->max_samples,
-                                    .columns = columns_of(o)};
+                                    .columns = columns_of(o), .table = {.header = o->header}};
+        bool known;
+        TRY(table_rules_set(&spec.table, "quoting", o->quoting, &known, err));
         if (limit > 0 && (spec.max_samples < 0 || spec.max_samples > limit))
             spec.max_samples = limit;
         TRY(dataset_load(out, &spec, &rules, run->tokenizer, run->pool, err));

@@ -157,6 +157,42 @@ static void columns_of_a_set_have_its_names(void **state)
     dataset_free(&dataset);
 }
 
+/* Loads a file with the ending .csv beside the fixture's. */
+static enum status load_csv(struct dataset *dataset, const char *bytes)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/rows.csv", fx.folder);
+    assert_ok(file_replace(path, bytes, strlen(bytes), &err), &err);
+    fx.spec.path = path;
+    enum status st = dataset_load(dataset, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err);
+    unlink(path);
+    return st;
+}
+
+static void tables_become_tokens(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    assert_ok(load_csv(&dataset, "question,answer,thought\r\n\"One,\nor two?\",1,\"a \"\"one\"\"\"\r\n"), &err);
+    assert_string_equal(dataset.parts[0].format, "qa-cot");
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 1, 0, fx.rules.span_weights, &batch, &err), &err);
+    assert_taught(&batch, 0, SPAN_COUNT, "a \"one\"\n</think>\n\n1" END);
+    dataset_free(&dataset);
+    fx.spec.table.header = "prompt,completion";
+    assert_ok(load_csv(&dataset, "One?,uno\nTwo?,due\n"), &err);
+    assert_int_equal(dataset.rows, 2);
+    assert_refused(load_csv(&dataset, "One?,uno\nTwo?\n"), STATUS_DATA, &err, "1 bad row of 2");
+    assert_non_null(strstr(err.text, "rows.csv:2:5: the row has 1 field, the header names 2"));
+    fx.rules.strict = false;
+    assert_ok(load_csv(&dataset, "One?,uno\nTwo?\n"), &err);
+    assert_int_equal(dataset.parts[1].stats.skipped, 1);
+    assert_refused(load_csv(&dataset, ""), STATUS_DATA, &err, "holds no rows; it should have lines of fields below a header");
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
 static void plain_text_is_learnt_whole(void **state)
 {
     (void)state;
@@ -521,7 +557,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(labels_spell_thought_answer_and_end), cmocka_unit_test(added_texts_reach_the_tokens),
         cmocka_unit_test(statistics_add_up), cmocka_unit_test(columns_of_a_set_have_its_names),
-        cmocka_unit_test(plain_text_is_learnt_whole), cmocka_unit_test(special_text_is_plain_and_counted),
+        cmocka_unit_test(tables_become_tokens), cmocka_unit_test(plain_text_is_learnt_whole), cmocka_unit_test(special_text_is_plain_and_counted),
         cmocka_unit_test(marks_and_line_ends_are_accepted), cmocka_unit_test(strict_lists_all_problems),
         cmocka_unit_test(bad_rows_can_be_skipped), cmocka_unit_test(files_without_rows_are_refused),
         cmocka_unit_test(masked_rows_are_refused), cmocka_unit_test(weights_multiply),

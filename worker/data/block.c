@@ -174,7 +174,7 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
     struct row_options options = {.keep_calculator_marks = rules->keep_calculator_marks, .columns = l->spec->columns};
     struct conversation conversation;
     *bad = true;
-    TRY(jsonl_parse(&l->reader, record, json, err));
+    TRY(records_parse(&l->reader, record, json, err));
     TRY(row_read(l->format, *json, path, record->line, &options, &block->arena, &conversation, err));
     TRY(conversation_dress(&conversation, rules->cot_prompt, rules->answer_prefix, &block->arena, err));
     if (template_encode(rules->template, l->tokenizer, &conversation, row, err) != STATUS_OK)

@@ -7,7 +7,7 @@
 #include "common/memory.h"
 #include "common/text.h"
 #include "worker/data/dataset.h"
-#include "worker/data/jsonl.h"
+#include "worker/data/records.h"
 #include "worker/data/rows.h"
 
 enum { BLOCK_ROWS = 32, PROBLEMS_SHOWN = 10 };
@@ -26,7 +26,7 @@ struct block_source {
     const struct dataset_rules *rules;
     const struct tokenizer *tokenizer;
     const struct row_format *format;
-    struct jsonl reader;
+    struct records reader;
     struct jsonl_record *records; /* [count] */
     int64_t count, capacity;
 };

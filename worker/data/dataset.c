@@ -155,7 +155,7 @@ static enum status find_records(struct block_source *l, struct error *err)
         if (l->spec->max_samples >= 0 && l->count == l->spec->max_samples)
             break;
         struct jsonl_record record;
-        TRY(jsonl_next(&l->reader, &record, &found, err));
+        TRY(records_next(&l->reader, &record, &found, err));
         if (!found)
             break;
         if (l->count == l->capacity) {
@@ -169,8 +169,9 @@ static enum status find_records(struct block_source *l, struct error *err)
         l->records[l->count] = record;
     }
     if (!l->count)
-        FAIL(err, STATUS_DATA, "'%s' holds no rows%s", l->spec->path,
-             l->spec->max_samples == 0 ? " because max_samples is 0" : "; it should have one JSON object per line");
+        FAIL(err, STATUS_DATA, "'%s' holds no rows%s%s", l->spec->path,
+             l->spec->max_samples == 0 ? " because max_samples is 0" : "; ",
+             l->spec->max_samples == 0 ? "" : records_wanted(&l->reader));
     return STATUS_OK;
 }
 
@@ -189,7 +190,7 @@ static enum status choose_format(struct block_source *l, struct error *err)
         struct json *row;
         struct error later;
         struct error *place = i ? &later : err; /* the first row's message is the one to show */
-        enum status st = jsonl_parse(&l->reader, &l->records[i], &row, place);
+        enum status st = records_parse(&l->reader, &l->records[i], &row, place);
         if (st == STATUS_OK) {
             st = row_format_detect(row, l->spec->path, l->records[i].line, &options, &l->format, place);
             json_free(row);
@@ -290,7 +291,7 @@ static enum status load_named(struct dataset *dataset, const struct dataset_spec
     struct block_source source = {.spec = spec, .rules = rules, .tokenizer = tokenizer};
     struct outcome outcome = {.rows = dataset->rows};
     enum status st;
-    TRY_OR(done, st, jsonl_open(spec->path, &source.reader, err));
+    TRY_OR(done, st, records_open(spec->path, &spec->table, &source.reader, err));
     TRY_OR(done, st, find_records(&source, err));
     TRY_OR(done, st, choose_format(&source, err));
     TRY_OR(done, st, read_all(dataset, &source, pool, &outcome, err));
@@ -301,7 +302,7 @@ done:
         error_prefix(err, "data set '%s'", spec->name);
     problems_clear(&outcome.problems);
     mem_free(source.records);
-    jsonl_close(&source.reader);
+    records_close(&source.reader);
     return st;
 }
 

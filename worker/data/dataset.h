@@ -12,6 +12,7 @@
 #include "worker/data/batch.h"
 #include "worker/data/columns.h"
 #include "worker/data/order.h"
+#include "worker/data/table.h"
 
 struct tokenizer;
 struct chat_template;
@@ -19,7 +20,8 @@ struct chat_template;
 /* One file of rows. */
 struct dataset_spec {
     const char *name;    /* for messages and metrics; NULL or "": the file's name without folder and ending */
-    const char *path;    /* .jsonl, or one JSON array */
+    const char *path;    /* .csv, .tsv; else JSON, one object a line or one array */
+    struct table_rules table; /* how to read .csv and .tsv */
     const char *format;  /* a name of rows.h, or NULL, "" or "auto": recognised by the columns of the first row */
     struct row_columns columns; /* names that are not the format's own */
     const char *task;    /* rows of one task share routing and metrics; NULL or "": the data set's name */

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "common/rng.h"
-#include "worker/data/jsonl.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 
@@ -263,7 +262,7 @@ static enum status take_row(struct joining *j, const struct row_format *format, 
     return STATUS_OK;
 }
 
-static enum status read_rows(struct joining *j, struct jsonl *reader, struct join_report *report, struct error *err)
+static enum status read_rows(struct joining *j, struct records *reader, struct join_report *report, struct error *err)
 {
     const char *name = j->request->format;
     const struct row_format *format = NULL;
@@ -275,14 +274,14 @@ static enum status read_rows(struct joining *j, struct jsonl *reader, struct joi
         TRY(row_format_check(format, &options.columns, err));
     }
     for (int64_t rows = 0;; rows++) {
-        TRY(jsonl_next(reader, &record, &found, err));
+        TRY(records_next(reader, &record, &found, err));
         if (!found && !rows)
-            FAIL(err, STATUS_DATA, "'%s' holds no rows; it should have one JSON object per line", reader->path);
+            FAIL(err, STATUS_DATA, "'%s' holds no rows; %s", reader->path, records_wanted(reader));
         if (!found)
             return STATUS_OK;
         struct json *row;
         struct place at = {reader->path, record.line};
-        TRY(jsonl_parse(reader, &record, &row, err));
+        TRY(records_parse(reader, &record, &row, err));
         enum status st = format ? STATUS_OK : row_format_detect(row, at.path, at.line, &options, &format, err);
         if (st == STATUS_OK)
             st = take_row(j, format, &at, row, report, err);
@@ -296,10 +295,10 @@ static enum status read_rows(struct joining *j, struct jsonl *reader, struct joi
 static enum status read_files(struct joining *j, struct join_report *report, struct error *err)
 {
     for (int i = 0; i < j->request->n_paths; i++) {
-        struct jsonl reader;
-        TRY(jsonl_open(j->request->paths[i], &reader, err));
+        struct records reader;
+        TRY(records_open(j->request->paths[i], &j->request->table, &reader, err));
         enum status st = read_rows(j, &reader, report, err);
-        jsonl_close(&reader);
+        records_close(&reader);
         TRY(st);
     }
     if (!j->count)

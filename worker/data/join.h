@@ -15,6 +15,7 @@ struct join_request {
     const char *const *paths; /* files of rows */
     int n_paths;
     const char *format;         /* a name of rows.h; NULL or "auto": recognised in every file by its first row */
+    struct table_rules table;   /* how to read .csv and .tsv */
     struct row_columns columns; /* names that are not the format's own */
     bool keep_calculator_marks; /* gsm8k: leave <<48/2=24>> in the thoughts */
     const struct chat_template *template;

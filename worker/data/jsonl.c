@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "worker/data/bytes.h"
+
 static bool is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
@@ -129,50 +131,10 @@ enum status jsonl_next(struct jsonl *reader, struct jsonl_record *out, bool *fou
     return STATUS_OK;
 }
 
-/* Length of the well-formed UTF-8 sequence at `s` (Unicode, table 3-7), or 0. */
-static size_t utf8_length(const unsigned char *s, size_t left)
-{
-    if (s[0] < 0x80)
-        return 1;
-    size_t n = s[0] >= 0xC2 && s[0] <= 0xDF ? 2 : (s[0] & 0xF0) == 0xE0 ? 3 : s[0] >= 0xF0 && s[0] <= 0xF4 ? 4 : 0;
-    if (!n || n > left)
-        return 0;
-    unsigned char low = s[0] == 0xE0 ? 0xA0 : s[0] == 0xF0 ? 0x90 : 0x80;
-    unsigned char high = s[0] == 0xED ? 0x9F : s[0] == 0xF4 ? 0x8F : 0xBF;
-    if (s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < n; i++)
-        if ((s[i] & 0xC0) != 0x80)
-            return 0;
-    return n;
-}
-
-static enum status check_bytes(const struct jsonl *reader, const struct jsonl_record *record, struct error *err)
-{
-    const unsigned char *bytes = (const unsigned char *)record->text;
-    int64_t line = record->line;
-    size_t line_start = 0;
-    for (size_t i = 0; i < record->size;) {
-        size_t n = bytes[i] ? utf8_length(bytes + i, record->size - i) : 0;
-        if (!n) {
-            /* Offset in the whole file too: editors and `xxd -s` want that one. */
-            size_t in_file = (size_t)(record->text - reader->text) + i + reader->skipped;
-            FAIL(err, STATUS_DATA, "%s:%lld:%zu: %s (0x%02x) at byte %zu of the file; store the rows as UTF-8 text",
-                 reader->path, (long long)line, i - line_start + 1, bytes[i] ? "invalid UTF-8" : "a NUL byte", bytes[i],
-                 in_file);
-        }
-        if (bytes[i] == '\n') {
-            line++;
-            line_start = i + 1;
-        }
-        i += n;
-    }
-    return STATUS_OK;
-}
-
 enum status jsonl_parse(const struct jsonl *reader, const struct jsonl_record *record, struct json **out,
                         struct error *err)
 {
-    TRY(check_bytes(reader, record, err));
+    size_t in_file = (size_t)(record->text - reader->text) + reader->skipped;
+    TRY(bytes_check(reader->path, record->text, record->size, record->line, in_file, err));
     return json_parse_piece(record->text, record->size, reader->path, record->line, out, err);
 }

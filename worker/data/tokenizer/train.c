@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "worker/data/jsonl.h"
+#include "worker/data/records.h"
 #include "worker/data/rows.h"
 #include "worker/data/tokenizer/learn.h"
 #include "worker/data/tokenizer/parts.h"
@@ -35,7 +35,7 @@ struct counter {
 /* The file that is being read. */
 struct source {
     const char *path;
-    struct jsonl reader;
+    struct records reader;
     struct jsonl_record *rows;
     int64_t count, capacity;
     const struct row_format *format; /* NULL: plain text */
@@ -97,7 +97,7 @@ static enum status count_row(const struct training *t, struct counter *counter, 
     if (!t->source.format)
         return count_line(t, counter, record, err);
     struct json *row;
-    TRY(jsonl_parse(&t->source.reader, record, &row, err));
+    TRY(records_parse(&t->source.reader, record, &row, err));
     enum status st = count_conversation(t, counter, row, record->line, err);
     json_free(row);
     arena_reset(&counter->arena);
@@ -143,9 +143,9 @@ static enum status find_rows(struct source *s, bool plain, struct error *err)
     for (bool found;; s->count++) {
         struct jsonl_record record;
         if (plain)
-            found = next_line(&s->reader, &record);
+            found = next_line(&s->reader.jsonl, &record);
         else
-            TRY(jsonl_next(&s->reader, &record, &found, err));
+            TRY(records_next(&s->reader, &record, &found, err));
         if (!found)
             break;
         if (s->count == s->capacity) {
@@ -159,15 +159,15 @@ static enum status find_rows(struct source *s, bool plain, struct error *err)
         s->rows[s->count] = record;
     }
     if (!s->count)
-        FAIL(err, STATUS_DATA, "'%s' holds no rows; %s", s->path,
-             plain ? "it is empty" : "it should have one JSON object per line, or be read with the format text");
+        FAIL(err, STATUS_DATA, "'%s' holds no rows; %s%s", s->path, plain ? "it is empty" : records_wanted(&s->reader),
+             plain || s->reader.is_table ? "" : ", or be read with the format text");
     return STATUS_OK;
 }
 
 /* Is the first row an object with a text in it, so that `text` means that column and not the lines of the file? */
 static bool has_text_column(const struct source *s, const char *name)
 {
-    struct jsonl ahead = s->reader;
+    struct jsonl ahead = s->reader.jsonl;
     struct jsonl_record record;
     struct json *row;
     struct error unused;
@@ -185,7 +185,7 @@ static enum status detect_format(struct source *s, const struct row_columns *col
     const struct row_options options = {.columns = *columns};
     struct json *row;
     struct error why;
-    enum status st = jsonl_parse(&s->reader, &s->rows[0], &row, &why);
+    enum status st = records_parse(&s->reader, &s->rows[0], &row, &why);
     if (st != STATUS_OK)
         FAIL(err, st, "%s%s", why.text, st == STATUS_DATA ? "; plain text needs the format text" : "");
     st = row_format_detect(row, s->path, s->rows[0].line, &options, &s->format, err);
@@ -198,9 +198,9 @@ static enum status count_source(struct training *t, struct threads *pool, struct
     struct source *s = &t->source;
     const char *format = t->request->format;
     const struct row_columns *columns = &t->request->columns;
-    TRY(jsonl_open(s->path, &s->reader, err));
+    TRY(records_open(s->path, &t->request->table, &s->reader, err));
     bool detect = !format || !strcmp(format, "auto");
-    bool plain = !detect && !strcmp(format, "text") && !has_text_column(s, columns->names[ROW_TEXT]);
+    bool plain = !detect && !strcmp(format, "text") && !s->reader.is_table && !has_text_column(s, columns->names[ROW_TEXT]);
     TRY(find_rows(s, plain, err));
     if (detect)
         TRY(detect_format(s, columns, err));
@@ -240,7 +240,7 @@ static enum status count_all(struct training *t, struct threads *pool, struct tr
         t->source = (struct source){.path = t->request->paths[i]};
         enum status st = count_source(t, pool, err);
         mem_free(t->source.rows);
-        jsonl_close(&t->source.reader);
+        records_close(&t->source.reader);
         TRY(st);
     }
     for (int i = 0; i < t->n_counters; i++) {

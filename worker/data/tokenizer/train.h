@@ -11,6 +11,7 @@
 #include "common/text.h"
 #include "common/threads.h"
 #include "worker/data/columns.h"
+#include "worker/data/table.h"
 
 enum { TRAIN_SIZE_MIN = 262, TRAIN_SIZE_MAX = 1 << 20 };
 
@@ -20,6 +21,7 @@ struct train_request {
     /* A name of rows.h; NULL or "auto": recognised in every file by its first row; "text": rows with that column or, where
      * the first line is none, lines of plain text, each with its line end. Of rows the texts of all questions, thoughts and answers (or messages) are taken. */
     const char *format;
+    struct table_rules table;   /* how to read .csv and .tsv */
     struct row_columns columns; /* names that are not the format's own */
     bool keep_calculator_marks; /* gsm8k: learn from <<48/2=24>> too */
     int32_t size;               /* tokens in all, from TRAIN_SIZE_MIN to TRAIN_SIZE_MAX */
