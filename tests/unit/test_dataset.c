@@ -187,6 +187,9 @@ static void tables_become_tokens(void **state)
     fx.rules.strict = false;
     assert_ok(load_csv(&dataset, "One?,uno\nTwo?\n"), &err);
     assert_int_equal(dataset.parts[1].stats.skipped, 1);
+    fx.spec.table.header = NULL;
+    assert_refused(load_csv(&dataset, "One?,uno\nTwo?,due\n"), STATUS_DATA, &err, "(if that is a row already, set header): ");
+    assert_non_null(strstr(err.text, "rows.csv:2: no known format has these columns; found One?, uno"));
     assert_refused(load_csv(&dataset, ""), STATUS_DATA, &err, "holds no rows; it should have lines of fields below a header");
     rows_fixture_reset(&fx);
     batch_free(&batch);

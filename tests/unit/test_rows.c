@@ -484,6 +484,55 @@ static void esft_messages_are_read_whole(void **state)
     assert_int_equal(thoughts, 0);
 }
 
+static void alpaca_rows_are_read_whole(void **state)
+{
+    (void)state;
+    const char *path = shared_data("chat/llamafactory/identity.json");
+    if (!path)
+        skip();
+    int64_t thoughts = 0;
+    assert_int_equal(read_file(path, &thoughts), 91);
+    assert_int_equal(thoughts, 0);
+}
+
+/* Real talks with and without calls of tools: the latter are read, the former are refused for the role, never half read. */
+static void sharegpt_rows_are_read_or_refused(void **state)
+{
+    (void)state;
+    const char *path = shared_data("chat/llamafactory/glaive_toolcall_en_demo.json");
+    if (!path)
+        skip();
+    struct jsonl reader;
+    struct jsonl_record record;
+    struct fixture f = {.arena.block_bytes = 4096};
+    const struct row_format *format;
+    const struct row_options options = {0};
+    bool found;
+    int64_t read = 0, refused = 0;
+    assert_ok(row_format_find("sharegpt", &format, &f.err), &f.err);
+    assert_ok(jsonl_open(path, &reader, &f.err), &f.err);
+    for (;;) {
+        assert_ok(jsonl_next(&reader, &record, &found, &f.err), &f.err);
+        if (!found)
+            break;
+        assert_ok(jsonl_parse(&reader, &record, &f.json, &f.err), &f.err);
+        bool calls = memmem(record.text, record.size, "\"function_call\"", 15);
+        enum status st = row_read(format, f.json, path, record.line, &options, &f.arena, &f.conversation, &f.err);
+        assert_int_equal(st, calls ? STATUS_DATA : STATUS_OK);
+        if (calls)
+            assert_non_null(strstr(f.err.text, "has the role 'function_call'"));
+        read += !calls;
+        refused += calls;
+        json_free(f.json);
+        f.json = NULL;
+        arena_reset(&f.arena);
+    }
+    assert_int_equal(read, 147);
+    assert_int_equal(refused, 153);
+    jsonl_close(&reader);
+    fixture_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -493,6 +542,7 @@ int main(void)
         cmocka_unit_test(columns_may_have_other_names), cmocka_unit_test(bad_rows_are_explained),
         cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(records_are_found),
         cmocka_unit_test(broken_files_are_explained), cmocka_unit_test(gsm8k_is_read_whole),
-        cmocka_unit_test(esft_messages_are_read_whole)};
+        cmocka_unit_test(esft_messages_are_read_whole), cmocka_unit_test(alpaca_rows_are_read_whole),
+        cmocka_unit_test(sharegpt_rows_are_read_or_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -199,6 +199,8 @@ static enum status choose_format(struct block_source *l, struct error *err)
             FAIL(err, STATUS_NOMEM, "no memory to read the first rows of '%s'", l->spec->path);
         first = i ? first : st;
     }
+    if (!l->format && l->reader.is_table && !(l->spec->table.header && *l->spec->table.header))
+        return error_prefix(err, "columns are named by the file's first line (if that is a row already, set header)");
     return l->format ? STATUS_OK : first;
 }
 
