@@ -77,6 +77,34 @@ static void documents_are_made_and_counted(void **state)
     unlink(out);
 }
 
+/* The options that say how a table is read reach the reader, for join and for show. */
+static void tables_are_joined_and_shown(void **state)
+{
+    (void)state;
+    char csv[160];
+    char *show[] = {"data", "show", csv, "--model", fx.folder, "--header=q,a,why", "--question_column", "q", "--answer_column", "a"};
+    static const char rows[] = "1+1?,2,\"one, more\"\n2+2?,4,two more\n";
+    snprintf(csv, sizeof csv, "%s/rows.csv", fx.folder);
+    assert_ok(file_replace(csv, rows, strlen(rows), &err), &err);
+    assert_int_equal(run("--rows", csv, "--model", fx.folder, "--tokens", "1000", "--out", out, "--header", "q,a,why", "--question_column", "q",
+                         "--answer_column=a", "--thought_column", "why", NULL), 0);
+    expect_in(out, "{\"role\": \"assistant\", \"reasoning_content\": \"one, more\", \"content\": \"2\"}");
+    unlink(out);
+    assert_int_equal(run("--rows", csv, "--model", fx.folder, "--tokens", "1000", "--out", out, "--header", "q,a,why", "--quoting", "none",
+                         "--question_column", "q", "--answer_column=a", NULL), 3);
+    expect_in(errors, "rows.csv:1:19: the row has 4 fields, the header names 3");
+    assert_int_equal(run("--rows", csv, "--model", fx.folder, "--tokens", "1000", "--out", out, "--header", "q,a,why", "--text_column", "q", NULL), 3);
+    expect_in(errors, "rows.csv:1: a row of plain text is no turn of a conversation");
+    assert_int_equal(run("--rows", csv, "--model", fx.folder, "--tokens", "1000", "--out", out, "--quoting", "single", NULL), 2);
+    expect_in(errors, "quoting must be double, none or backslash, found 'single'");
+    assert_int_equal(run("--rows", fx.rows, "--model", fx.folder, "--tokens", "1000", "--out", out, "--header", "q", NULL), 2);
+    expect_in(errors, "is read as JSON, which names its columns itself; leave header out");
+    assert_int_equal(run_captured(cmd_data, 10, show, output, errors), 0);
+    expect_in(output, "format prompt-completion, 2 rows read, 2 kept");
+    assert_false(file_exists(out));
+    unlink(csv);
+}
+
 static void wrong_usage_is_told(void **state)
 {
     (void)state;
@@ -115,7 +143,8 @@ static void bad_data_leaves_no_file(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(documents_are_made_and_counted), cmocka_unit_test(wrong_usage_is_told),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(documents_are_made_and_counted), cmocka_unit_test(tables_are_joined_and_shown),
+        cmocka_unit_test(wrong_usage_is_told),
                                        cmocka_unit_test(bad_data_leaves_no_file)};
     long live = mem_live();
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);

@@ -106,6 +106,20 @@ static void a_folder_is_made_that_loads(void **state)
     remove_tokenizer();
 }
 
+static void tables_are_learnt_from(void **state)
+{
+    (void)state;
+    char csv[128];
+    snprintf(csv, sizeof csv, "%s/rows.csv", folder);
+    write_file(csv, "say,label\n\"cups, cups\",x\ncups cups,y\n");
+    assert_int_equal(run("--rows", csv, "--out", out, "--text_column", "say", "--size", "300", NULL), 0);
+    expect_in(output, "2 rows, 19 bytes of text");
+    remove_tokenizer();
+    assert_int_equal(run("--rows", csv, "--out", out, "--format", "text", NULL), 3); /* never the lines of the file */
+    expect_in(errors, "rows.csv:2: format text needs the columns text; found say, label");
+    unlink(csv);
+}
+
 static void wrong_usage_is_told(void **state)
 {
     (void)state;
@@ -163,7 +177,7 @@ static void a_folder_that_was_there_stays(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_folder_is_made_that_loads), cmocka_unit_test(wrong_usage_is_told),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_folder_is_made_that_loads), cmocka_unit_test(tables_are_learnt_from), cmocka_unit_test(wrong_usage_is_told),
                                        cmocka_unit_test(bad_data_leaves_no_folder),
                                        cmocka_unit_test(a_folder_that_was_there_stays)};
     long live = mem_live();

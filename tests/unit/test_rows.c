@@ -202,6 +202,41 @@ static void earlier_turns_come_first(void **state)
     fixture_free(&f);
 }
 
+static void memory_may_run_out(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {
+        "{\"instruction\": \"I\", \"input\": \"x\", \"output\": \"O\", \"history\": [[\"Q\", \"A\"]]}",
+        "{\"conversation\": [{\"human\": \"Q\", \"assistant\": \"A\"}]}",
+        "{\"text\": \"once\"}",
+        "{\"problem\": \"a\", \"solution\": \"b\", \"answer\": \"5\"}",
+        "{\"frage\": 1}",
+    };
+    for (int i = 0; i < 5; i++) {
+        struct error err = {0};
+        struct json *row;
+        enum status st = STATUS_NOMEM;
+        assert_ok(json_parse(rows[i], strlen(rows[i]), "row", &row, &err), &err);
+        long live = mem_live(), n = 0;
+        for (; st == STATUS_NOMEM; n++) {
+            const struct row_options options = {0};
+            const struct row_format *format;
+            struct arena arena = {.block_bytes = 16};
+            struct conversation c;
+            mem_fail_after(n, false);
+            st = row_format_detect(row, "f", 1, &options, &format, &err);
+            if (st == STATUS_OK)
+                st = row_read(format, row, "f", 1, &options, &arena, &c, &err);
+            mem_fail_after(-1, false);
+            arena_free(&arena);
+            assert_int_equal(mem_live(), live);
+        }
+        assert_int_equal(st, i < 3 ? STATUS_OK : STATUS_DATA);
+        assert_true(i == 3 || n > 1);
+        json_free(row);
+    }
+}
+
 static void plain_text_stays_as_it_is(void **state)
 {
     (void)state;
@@ -538,7 +573,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_are_recognised), cmocka_unit_test(thoughts_are_split_off),
         cmocka_unit_test(message_weights_count), cmocka_unit_test(formats_of_other_trainers),
-        cmocka_unit_test(earlier_turns_come_first), cmocka_unit_test(plain_text_stays_as_it_is),
+        cmocka_unit_test(earlier_turns_come_first), cmocka_unit_test(memory_may_run_out), cmocka_unit_test(plain_text_stays_as_it_is),
         cmocka_unit_test(columns_may_have_other_names), cmocka_unit_test(bad_rows_are_explained),
         cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(records_are_found),
         cmocka_unit_test(broken_files_are_explained), cmocka_unit_test(gsm8k_is_read_whole),
