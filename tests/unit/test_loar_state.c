@@ -87,23 +87,23 @@ static void thresholds(void **state)
     c.n_tasks = 2;
     const float z[] = {9, 9, 9, 1, 0, -1, 2, 0.5f, -2, -1, 3, 0}, layer[] = {0.25f, 7, 1, 8};
     const double budgets[] = {0.4, 0.5};
-    float threshold[2 * HEADS], rows[2 * (HEADS + 1)];
+    float threshold[2 * HEADS], rows[2 * (HEADS + 1)], room[4 * HEADS];
     track_read_thresholds(&c, HEADS, layer, threshold);
     ASSERT_VALUES(threshold, 0.25f, 0.25f, 0.25f, 1, 1, 1);
-    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows); /* above: 2, 1, 0 of 2, and 0, 1, 0 of 1 */
-    ASSERT_VALUES(rows, 1 - 0.8f, 2, 1.0f / 3 - 0.5f, 1);
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, room, rows); /* two of 2 1 .5 0 -1 -2, two of 3 0 -1 */
+    ASSERT_VALUES(rows, 2 * (0.75f - 0.25f), 2, -0.5f - 1, 1);
     c.n_always_on = 1;
-    c.always_on[0] = 2; /* counts as two of two, one of one */
-    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows);
-    ASSERT_VALUES(rows, 5.0f / 3 - 0.8f, 2, 2.0f / 3 - 0.5f, 1);
+    c.always_on[0] = 2; /* counts as two of two, one of one: none of 2 1 .5 0 is left, one of 3 -1 */
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, room, rows);
+    ASSERT_VALUES(rows, 2 * (2 - 0.25f), 2, 1 - 1, 1);
     c.per_head = true;
     track_read_thresholds(&c, HEADS, (const float[]){1.5f, 0.75f, -1.5f, 7, -2, 0, 1, 9}, threshold);
     ASSERT_VALUES(threshold, 1.5f, 0.75f, -1.5f, -2, 0, 1);
-    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows); /* above: 1, 0, 1 and 1, 1, 0; always on or not */
-    ASSERT_VALUES(rows, 0.2f, -0.8f, 0.2f, 2, 0.5f, 0.5f, -0.5f, 1);
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, room, rows); /* one of two; one of one; always on or not */
+    ASSERT_VALUES(rows, 0, -1, 0, 2, 0, 2, -2, 1);
     c.tasks[0] = (struct loar_task){.has_policy = true, .policy = LOAR_POLICY_topk}; /* keeps none */
-    track_threshold(&c, &four, HEADS, budgets, z, threshold, rows);
-    ASSERT_VALUES(rows, 0, 0, 0, 0, 0.5f, 0.5f, -0.5f, 1);
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, room, rows);
+    ASSERT_VALUES(rows, 0, 0, 0, 0, 0, 2, -2, 1);
 }
 
 /* The rule that the owner of the table applies leads a threshold to the quantile and a count to all that was seen. */
@@ -116,12 +116,12 @@ static void convergence(void **state)
     for (int m = 0; m < M; m++)
         many[m] = (struct decision){.source = DECISION_ROUTED};
     const struct decisions d = {.count = M, .items = many};
-    float row[2] = {0}, move[2], threshold[HEADS], z[M * HEADS];
+    float row[2] = {0}, move[2], threshold[HEADS], z[M * HEADS], room[M * HEADS];
     for (int step = 0; step < STEPS; step++) {
         for (int i = 0; i < M * HEADS; i++) /* uniform in [0, 3), later heads higher */
             z[i] = (float)(rng_uniform(1, 2, (uint64_t)(step * M * HEADS + i)) + i % HEADS);
         track_read_thresholds(&c, HEADS, row, threshold);
-        track_threshold(&c, &d, HEADS, &(const double){0.25}, z, threshold, move);
+        track_threshold(&c, &d, HEADS, &(const double){0.25}, z, threshold, room, move);
         row[0] += 0.01f * move[0] / move[1];
         row[1] += move[1];
     }
@@ -287,7 +287,7 @@ static void tensors(void **state)
     named(&table, "loar.layers.3.state.threshold", 2, 2);
     named(&table, "loar.layers.3.state.average", 6, 9);
     for (int i = 0; i < table.count; i++)
-        assert_true(table.items[i].rate == (strstr(table.items[i].name, ".state.") ? 0.05f : 0));
+        assert_true(table.items[i].rate == (strstr(table.items[i].name, ".threshold") ? 0.1f : strstr(table.items[i].name, ".state.") ? 0.05f : 0));
     assert_ok(loar_find(&c, &shape, 3, &table, &at, &err), &err);
     assert_true(at.multiplier == -1 && at.threshold == table.items[5].offset && at.fc1_weight == 0);
 

@@ -12,7 +12,7 @@ enum { N_TENSORS = 8, NAME_SIZE = 96 };
 
 /* By which share of what a step saw the state moves (common/params.h, `rate`): about 1 / rate steps are remembered. Prices
  * are slower than thresholds, since what they do shows only once the router has learnt from it. */
-static const float THRESHOLD_RATE = 0.05f, MULTIPLIER_RATE = 0.02f, AVERAGE_RATE = 0.05f;
+static const float THRESHOLD_RATE = 0.1f, MULTIPLIER_RATE = 0.02f, AVERAGE_RATE = 0.05f;
 
 struct tensor {
     const char *name;

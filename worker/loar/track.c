@@ -1,5 +1,7 @@
 #include "worker/loar/track.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/compiler.h"
@@ -34,35 +36,56 @@ static bool keeps(const struct loar_config *c, int task, enum policy_keeps what)
     return policy_of(loar_task_policy(c, task))->keeps == what;
 }
 
-static void track_task_threshold(const struct loar_config *c, const struct decisions *decisions, int task, int heads,
-                                 double budget, const float *z, const float *threshold, float *row)
+static int descending(const void *a, const void *b)
 {
-    int64_t above[LOAR_MAX_HEADS] = {0}, n = 0, all = 0;
-    for (int m = 0; m < decisions->count; m++) {
-        if (!observes(&decisions->items[m], task))
-            continue;
-        n++;
-        for (int h = 0; h < heads; h++)
-            above[h] += z[m * (int64_t)heads + h] > threshold[h];
-    }
-    for (int i = 0; !c->per_head && i < c->n_always_on; i++)
-        above[c->always_on[i]] = n;
-    for (int h = 0; h < heads; h++)
-        all += above[h];
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* The value that `above` of the n scores lie above: half-way between two of them, or beyond the last one. */
+static float level(float *scores, int64_t n, double above)
+{
+    int64_t k = llround(above);
+    qsort(scores, (size_t)n, sizeof *scores, descending);
+    if (k <= 0)
+        return scores[0];
+    return k >= n ? scores[n - 1] - 1 : 0.5f * (scores[k - 1] + scores[k]);
+}
+
+/* One observation for each decision of the task, all alike: the level in this pass. */
+static void track_task_threshold(const struct loar_config *c, const struct decisions *decisions, int task, int heads,
+                                 double budget, const float *z, const float *threshold, float *room, float *row)
+{
     int width = track_threshold_width(c, heads);
-    for (int i = 0; i < width; i++)
-        row[i] = (float)((c->per_head ? (double)above[i] : (double)all / heads) - budget * (double)n);
+    uint8_t always[LOAR_MAX_HEADS] = {0};
+    for (int i = 0; i < c->n_always_on; i++)
+        always[c->always_on[i]] = 1;
+    int64_t n = 0;
+    for (int i = 0; i < width; i++) {
+        int64_t scores = 0;
+        n = 0;
+        for (int m = 0; m < decisions->count; m++) {
+            if (!observes(&decisions->items[m], task))
+                continue;
+            n++;
+            for (int h = c->per_head ? i : 0; h < (c->per_head ? i + 1 : heads); h++)
+                if (c->per_head || !always[h])
+                    room[scores++] = z[m * (int64_t)heads + h];
+        }
+        double above = c->per_head ? budget * (double)n : budget * heads * (double)n - (double)(c->n_always_on * n);
+        row[i] = scores ? (float)n * (level(room, scores, above) - threshold[c->per_head ? i : 0]) : 0;
+    }
     row[width] = (float)n;
 }
 
 void track_threshold(const struct loar_config *c, const struct decisions *decisions, int heads, const double *budget,
-                     const float *z, const float *threshold, float *rows)
+                     const float *z, const float *threshold, float *room, float *rows)
 {
     int width = track_threshold_width(c, heads);
     memset(rows, 0, (size_t)(c->n_tasks * (width + 1)) * sizeof *rows);
     for (int t = 0; t < c->n_tasks; t++)
         if (keeps(c, t, KEEPS_THRESHOLD))
-            track_task_threshold(c, decisions, t, heads, budget[t], z, threshold + t * heads, rows + t * (width + 1));
+            track_task_threshold(c, decisions, t, heads, budget[t], z, threshold + t * heads, room, rows + t * (width + 1));
 }
 
 void track_multiplier(const struct loar_config *c, const struct decisions *decisions, int heads, const double *budget,

@@ -17,10 +17,10 @@ void track_read_thresholds(const struct loar_config *config, int heads, const fl
 /* multiplier[T] from its rows [T][2]; never negative. */
 void track_read_multipliers(int tasks, const float *rows, float *multiplier);
 
-/* rows[T][W + 1]: thresholds rise while a larger share of scores than the task's budget[T] lies above them. Heads that are
- * always on count against a layer's share. Only tasks whose policy keeps thresholds observe any. */
+/* rows[T][W + 1]: thresholds follow the score above which the share budget[T] of the task's scores z lies. Heads that are
+ * always on count against a layer's share. Only tasks whose policy keeps thresholds observe any. room: [M * H]. */
 void track_threshold(const struct loar_config *config, const struct decisions *decisions, int heads, const double *budget,
-                     const float *z, const float *threshold, float *rows);
+                     const float *z, const float *threshold, float *room, float *rows);
 /* rows[T][2]: a price rises while a larger share of heads than the task's budget[T] runs. Below zero it is drawn back, so
  * that it does not sink without end while the budget is kept. values: the rows as they are. */
 void track_multiplier(const struct loar_config *config, const struct decisions *decisions, int heads, const double *budget,

@@ -397,7 +397,8 @@ static void track(const struct pass *p, const struct layer_places *at, const str
     if (to->threshold >= 0 && frozen)
         memset(p->gradients + to->threshold, 0, threshold * sizeof(float));
     else if (to->threshold >= 0)
-        track_threshold(c, &r->decisions, (int)heads, r->budgets, l->z, r->threshold, p->gradients + to->threshold);
+        track_threshold(c, &r->decisions, (int)heads, r->budgets, l->z, r->threshold, r->dgate,
+                        p->gradients + to->threshold);
     if (to->multiplier >= 0 && frozen)
         memset(p->gradients + to->multiplier, 0, (size_t)c->n_tasks * 2 * sizeof(float));
     else if (to->multiplier >= 0)
