@@ -156,11 +156,11 @@ static void write_one(struct writer *writer, struct writer_result *result)
 }
 
 /* Computing threads wait for each other: an equal third on their cores holds all of them up for as long as it writes.
- * At the lowest weight the writer lives on what they leave, and when the server waits for it, they leave all.
+ * At a tenth of their weight the writer lives on what they leave, and when the server waits for it, they leave all.
  * On Linux 0 means the calling thread; a refusal costs speed, nothing else. */
 static void give_way(void)
 {
-    enum { NICE = 19 };
+    enum { NICE = 10 };
     setpriority(PRIO_PROCESS, 0, NICE);
 }
 
