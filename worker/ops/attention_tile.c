@@ -118,12 +118,13 @@ static double keys_of(const struct attention *a, int position)
 
 double attention_pairs(const struct attention *a)
 {
+    int different = a->layout ? a->heads : 1; /* without a layout all heads see the same */
     double pairs = 0;
     for (int segment = 0; segment < a->n_segments; segment++)
-        for (int head = 0; head < a->heads; head++) {
+        for (int head = 0; head < different; head++) {
             struct view v = view_of(a, segment, head);
             for (int j = 0; j < v.count; j++)
                 pairs += keys_of(a, view_position(&v, j));
         }
-    return pairs;
+    return pairs * (a->heads / different);
 }
