@@ -70,15 +70,17 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
     struct layer_routing *chosen = routed_choose(p, at, s->normed1), *rows = chosen && !chosen->all ? chosen : NULL;
     counters_lap(p->counters, MODEL_PART_ROUTER);
     struct attention attention = routed_attention(p, at);
+    struct beside queries = {.count = 0};
     if (rows) {
         attention.layout = rows->layout;
         routed_queries(p, at, rows, s->normed1, s->q);
     } else {
-        gemm_run(p->pool, &(struct gemm){GEMM_NT, p->n, wide, d, s->normed1, d, p->values + at->q, d, s->q, wide, 0.0f}, 1);
-        if (at->q_bias >= 0)
-            bias_forward(p->pool, p->n, wide, p->values + at->q_bias, s->q);
+        queries.jobs[queries.count++] =
+            (struct gemm){GEMM_NT, p->n, wide, d, s->normed1, d, p->values + at->q, d, s->q, wide, 0.0f};
     }
-    keys_forward(p, at, rows, s->normed1, s->k, s->v);
+    keys_forward(p, at, rows, s->normed1, &queries, s->k, s->v);
+    if (!rows && at->q_bias >= 0)
+        bias_forward(p->pool, p->n, wide, p->values + at->q_bias, s->q);
     turn(p, 1, rows ? NULL : s->q, s->k);
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     const float *k = s->k, *v = s->v;
@@ -131,19 +133,18 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
     counters_lap(p->counters, MODEL_PART_ATTENTION);
     turn(p, -1, rows ? NULL : w->dq, w->dk);
 
+    struct beside queries = {.count = 0};
     if (rows) {
         routed_queries_backward(p, at, rows, s->normed1, w->dq, w->dnormed);
     } else {
         float *dweight = gradient_of(p, at->q), *dbias = gradient_of(p, at->q_bias);
-        struct gemm jobs[] = {
-            {GEMM_NN, n, d, wide, w->dq, wide, p->values + at->q, d, w->dnormed, d, 0.0f},
-            {GEMM_TN, wide, d, n, w->dq, wide, s->normed1, d, dweight, d, 0.0f},
-        };
+        queries.jobs[queries.count++] = (struct gemm){GEMM_NN, n, d, wide, w->dq, wide, p->values + at->q, d, w->dnormed, d, 0.0f};
+        if (dweight)
+            queries.jobs[queries.count++] = (struct gemm){GEMM_TN, wide, d, n, w->dq, wide, s->normed1, d, dweight, d, 0.0f};
         if (dbias)
             bias_backward(p->pool, n, wide, w->dq, dbias);
-        gemm_run(p->pool, jobs, dweight ? 2 : 1);
     }
-    keys_backward(p, at, rows, s->normed1, w->dk, w->dv, w->dnormed);
+    keys_backward(p, at, rows, s->normed1, &queries, w->dk, w->dv, w->dnormed);
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, gradient_of(p, at->norm1), false);
 }

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "worker/ops/bias.h"
-#include "worker/ops/gemm.h"
 
 enum { TOGETHER = 64 }; /* products that are run side by side */
 
@@ -78,19 +77,25 @@ static void forward_some(const struct pass *p, const struct layer_places *at, co
     gemm_run(p->pool, jobs, n_jobs);
 }
 
-void keys_forward(const struct pass *p, const struct layer_places *at, const struct layer_routing *r, const float *normed, float *k,
-                  float *v)
+static int begin_jobs(const struct beside *beside, struct gemm *jobs)
+{
+    memcpy(jobs, beside->jobs, (size_t)beside->count * sizeof *jobs);
+    return beside->count;
+}
+
+void keys_forward(const struct pass *p, const struct layer_places *at, const struct layer_routing *r, const float *normed,
+                  const struct beside *beside, float *k, float *v)
 {
     int64_t d = p->config->width, kv = p->config->kv_heads * p->config->head_dim;
     float *out[2] = {k, v};
-    if (leaves_out(p, r)) {
+    struct gemm jobs[KEYS_BESIDE + 2];
+    int n_jobs = begin_jobs(beside, jobs);
+    bool some = leaves_out(p, r);
+    for (int i = 0; i < 2 && !some; i++)
+        jobs[n_jobs++] = (struct gemm){GEMM_NT, p->n, kv, d, normed, d, p->values + projection_of(at, i).weight, d, out[i], kv, 0.0f};
+    gemm_run(p->pool, jobs, n_jobs);
+    if (some)
         forward_some(p, at, r, normed, out);
-    } else {
-        struct gemm jobs[2];
-        for (int i = 0; i < 2; i++)
-            jobs[i] = (struct gemm){GEMM_NT, p->n, kv, d, normed, d, p->values + projection_of(at, i).weight, d, out[i], kv, 0.0f};
-        gemm_run(p->pool, jobs, 2);
-    }
     for (int i = 0; i < 2; i++)
         if (projection_of(at, i).bias >= 0)
             bias_forward(p->pool, p->n, kv, p->values + projection_of(at, i).bias, out[i]);
@@ -120,28 +125,28 @@ static void backward_some(const struct pass *p, const struct layer_routing *r, i
 }
 
 void keys_backward(const struct pass *p, const struct layer_places *at, const struct layer_routing *r, const float *normed,
-                   const float *dk, const float *dv, float *dnormed)
+                   const struct beside *beside, const float *dk, const float *dv, float *dnormed)
 {
     int64_t n = p->n, d = p->config->width, kv = p->config->kv_heads * p->config->head_dim;
     const float *dout[2] = {dk, dv};
     bool some = leaves_out(p, r);
-    struct gemm weights[2], inputs[2];
-    int n_weights = 0;
+    struct gemm jobs[KEYS_BESIDE + 2], inputs[2];
+    int n_jobs = begin_jobs(beside, jobs);
     for (int i = 0; i < 2; i++) {
         struct projection to = projection_of(at, i);
         float *dweight = gradient_of(p, to.weight), *dbias = gradient_of(p, to.bias);
         if (dbias)
             bias_backward(p->pool, n, kv, dout[i], dbias);
-        if (dweight)
-            weights[n_weights++] = (struct gemm){GEMM_TN, kv, d, n, dout[i], kv, normed, d, dweight, d, 0.0f};
+        if (dweight && !some)
+            jobs[n_jobs++] = (struct gemm){GEMM_TN, kv, d, n, dout[i], kv, normed, d, dweight, d, 0.0f};
         inputs[i] = (struct gemm){GEMM_NN, n, d, kv, dout[i], kv, p->values + to.weight, d, dnormed, d, 1.0f};
     }
+    gemm_run(p->pool, jobs, n_jobs);
     if (some) {
         backward_some(p, r, at->k, normed, dk, dnormed);
         backward_some(p, r, at->v, normed, dv, dnormed);
         return;
     }
-    gemm_run(p->pool, weights, n_weights);
     gemm_run(p->pool, &inputs[0], 1); /* one after the other: they add to the same rows */
     gemm_run(p->pool, &inputs[1], 1);
 }

@@ -5,13 +5,22 @@
 #define WORKER_MODEL_KEYS_H
 
 #include "worker/model/state.h"
+#include "worker/ops/gemm.h"
+
+/* Products that run side by side with the first ones here, so that few tiles still fill all threads; at most KEYS_BESIDE. */
+enum { KEYS_BESIDE = 2 };
+struct beside {
+    struct gemm jobs[KEYS_BESIDE];
+    int count;
+};
 
 /* k, v [N][G][C] from the normed input, biases included. rows: what the heads compute; NULL: all. Rows that nobody reads keep
  * what was there. */
 void keys_forward(const struct pass *pass, const struct layer_places *places, const struct layer_routing *rows, const float *normed,
-                  float *k, float *v);
-/* Gradients of weights and biases, and dnormed[N][D] += that of the input; dk, dv are zero in rows that nobody read. */
+                  const struct beside *beside, float *k, float *v);
+/* Gradients of weights and biases, and dnormed[N][D] += that of the input, after what runs beside has written there; dk, dv are
+ * zero in rows that nobody read. */
 void keys_backward(const struct pass *pass, const struct layer_places *places, const struct layer_routing *rows, const float *normed,
-                   const float *dk, const float *dv, float *dnormed);
+                   const struct beside *beside, const float *dk, const float *dv, float *dnormed);
 
 #endif
