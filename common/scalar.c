@@ -127,6 +127,14 @@ void scalar_put_real(struct text *out, double value)
     text_puts(out, number);
 }
 
+void scalar_put_json(struct text *out, double value)
+{
+    if (isfinite(value))
+        scalar_put_real(out, value);
+    else
+        text_puts(out, "null");
+}
+
 static bool safe_as_it_is(const char *value)
 {
     int64_t integer;

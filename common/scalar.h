@@ -21,6 +21,8 @@ bool scalar_is_utf8(const char *text);
 
 /* The shortest decimal that reads back as the same double. */
 void scalar_put_real(struct text *out, double value);
+/* The same; null where JSON has no number for it: NaN, infinity. */
+void scalar_put_json(struct text *out, double value);
 /* The text so that YAML reads it back as the same string: as it is where that is safe, else double-quoted. */
 void scalar_put_string(struct text *out, const char *value);
 

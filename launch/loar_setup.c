@@ -70,10 +70,7 @@ bool loar_setup_same_tasks(const struct loar_setup *a, const struct loar_setup *
 
 bool loar_setup_is_routed(const struct loar_setup *s)
 {
-    for (int i = 0; i < s->n_layers; i++)
-        if (s->layers[i].routed)
-            return true;
-    return false;
+    return loar_any_routed(s->layers, s->n_layers);
 }
 
 void loar_setup_put_tasks(const struct loar_setup *s, struct text *out)

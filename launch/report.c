@@ -132,14 +132,10 @@ static void put_key(struct text *json, const char *key)
     text_puts(json, ": ");
 }
 
-/* JSON has no NaN: null says that there is no number. */
 static void put_real(struct text *json, const char *key, double value)
 {
     put_key(json, key);
-    if (isfinite(value))
-        scalar_put_real(json, value);
-    else
-        text_puts(json, "null");
+    scalar_put_json(json, value);
 }
 
 static void put_int(struct text *json, const char *key, int64_t value)

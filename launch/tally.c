@@ -69,10 +69,7 @@ static double mean_active(const struct tally *t)
 static void put_number(struct text *json, const char *key, double value)
 {
     text_printf(json, "%s\"%s\": ", json->size ? ", " : "", key);
-    if (isfinite(value))
-        scalar_put_real(json, value);
-    else
-        text_puts(json, "null");
+    scalar_put_json(json, value);
 }
 
 static void put_numbers(const struct tally *t, struct text *json)
@@ -136,10 +133,7 @@ static void put_task(const struct tally *t, int task, struct text *json)
 
 static bool any_routed(const struct tally *t)
 {
-    for (int i = 0; i < t->config->layers; i++)
-        if (is_routed(t, i))
-            return true;
-    return false;
+    return t->config->loar && loar_any_routed(t->config->loar->layers, t->config->layers);
 }
 
 static void put_record(const struct tally *t, const char *kind, int64_t step, struct text *json)

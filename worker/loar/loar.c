@@ -43,6 +43,14 @@ double loar_task_budget(const struct loar_config *config, int task, double budge
     return scaled < 1 ? scaled : 1;
 }
 
+bool loar_any_routed(const struct loar_layer *layers, int n_layers)
+{
+    for (int i = 0; i < n_layers; i++)
+        if (layers[i].routed)
+            return true;
+    return false;
+}
+
 bool loar_is_leaky(const struct loar_config *config)
 {
     return config->feature == LOAR_SEQ_MEAN;

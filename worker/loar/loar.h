@@ -112,6 +112,8 @@ enum status loar_check(const struct loar_config *config, const struct loar_shape
 enum loar_policy loar_task_policy(const struct loar_config *config, int task);
 /* Share of heads for the task in a layer of this budget. */
 double loar_task_budget(const struct loar_config *config, int task, double budget);
+/* Whether any of the layers has a router. */
+bool loar_any_routed(const struct loar_layer *layers, int n_layers);
 /* True when decisions depend on tokens that come after them. */
 bool loar_is_leaky(const struct loar_config *config);
 /* Heads that the budget buys: ceil(budget * heads), at least one. */
