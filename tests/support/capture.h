@@ -3,8 +3,13 @@
 #define TESTS_SUPPORT_CAPTURE_H
 
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "common/files.h"
+#include "common/memory.h"
 
 static inline int send_to(const char *path, int fd)
 {
@@ -27,6 +32,32 @@ static inline int run_captured(int (*command)(int, char **), int argc, char **ar
     close(out);
     close(bad);
     return rc;
+}
+
+/* The same with the words up to NULL as arguments, the command's own name first. */
+static inline int run_words(int (*command)(int, char **), const char *output, const char *errors, ...)
+{
+    char *argv[25] = {NULL};
+    int argc = 0;
+    va_list words;
+    va_start(words, errors);
+    for (char *word; argc < 24 && (word = va_arg(words, char *));)
+        argv[argc++] = word;
+    va_end(words);
+    return run_captured(command, argc, argv, output, errors);
+}
+
+/* The file must hold the text. */
+static inline void expect_in(const char *path, const char *part)
+{
+    struct error err;
+    char *content;
+    size_t size;
+    assert_ok(file_read(path, &content, &size, &err), &err);
+    if (!strstr(content, part))
+        print_error("'%s' lacks '%s'\n", content, part);
+    assert_non_null(strstr(content, part));
+    mem_free(content);
 }
 
 #endif

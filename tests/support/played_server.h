@@ -11,7 +11,7 @@
 #include "proto/messages.h"
 #include "proto/transport_local.h"
 #include "ps/server.h"
-#include "worker/model/counters.h"
+#include "tests/support/made_up_model.h"
 #include "worker/train/join.h"
 #include "worker/train/loop.h"
 
@@ -47,21 +47,6 @@ enum status model_gradient(struct model *model, const float *values, const struc
     sums->weight = 1;
     sums->tokens = 7;
     return STATUS_OK;
-}
-
-static _Thread_local int64_t the_counts[COUNTERS_ROUTING];
-static _Thread_local struct counters the_counters;
-
-struct counters *model_counters(struct model *model)
-{
-    (void)model;
-    the_counters = (struct counters){.count = COUNTERS_ROUTING, .items = the_counts};
-    return &the_counters;
-}
-
-void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw)
-{
-    (void)model, (void)schedule, (void)step, (void)draw;
 }
 
 enum status model_loss(struct model *model, const float *values, const struct batch *batch, struct loss_sums *sums,

@@ -37,28 +37,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static int run(const char *argument, ...)
-{
-    char *argv[24] = {"data", "join"};
-    int argc = 2;
-    va_list list;
-    va_start(list, argument);
-    for (; argument && argc < 23; argument = va_arg(list, const char *))
-        argv[argc++] = (char *)argument;
-    va_end(list);
-    return run_captured(cmd_data, argc, argv, output, errors);
-}
-
-static void expect_in(const char *path, const char *part)
-{
-    char *content;
-    size_t size;
-    assert_ok(file_read(path, &content, &size, &err), &err);
-    if (!strstr(content, part))
-        print_error("'%s' lacks '%s'\n", content, part);
-    assert_non_null(strstr(content, part));
-    mem_free(content);
-}
+#define run(...) run_words(cmd_data, output, errors, "data", "join", __VA_ARGS__)
 
 /* One token a byte, and in each plain row four special ones and a line break: 18, 18, 48 and 20 tokens. */
 static void documents_are_made_and_counted(void **state)

@@ -2,7 +2,6 @@
 #include "tests/support/cmocka_all.h"
 #include "tests/support/capture.h"
 
-#include <stdarg.h>
 #include <unistd.h>
 
 #include "common/files.h"
@@ -60,28 +59,7 @@ static int tear_down(void **state)
 }
 
 /* loar data tokenizer with the arguments, up to NULL; both outputs go into files. */
-static int run(const char *argument, ...)
-{
-    char *argv[24] = {"data", "tokenizer"};
-    int argc = 2;
-    va_list list;
-    va_start(list, argument);
-    for (; argument && argc < 23; argument = va_arg(list, const char *))
-        argv[argc++] = (char *)argument;
-    va_end(list);
-    return run_captured(cmd_data, argc, argv, output, errors);
-}
-
-static void expect_in(const char *path, const char *part)
-{
-    char *content;
-    size_t size;
-    assert_ok(file_read(path, &content, &size, &err), &err);
-    if (!strstr(content, part))
-        print_error("'%s' lacks '%s'\n", content, part);
-    assert_non_null(strstr(content, part));
-    mem_free(content);
-}
+#define run(...) run_words(cmd_data, output, errors, "data", "tokenizer", __VA_ARGS__)
 
 static void a_folder_is_made_that_loads(void **state)
 {

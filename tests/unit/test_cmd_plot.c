@@ -59,17 +59,7 @@ static int tear_down(void **state)
     return rmdir(folder); /* fails if anything else was left, such as a picture half written */
 }
 
-static int run(const char *argument, ...)
-{
-    char *argv[16] = {"plot"};
-    int argc = 1;
-    va_list list;
-    va_start(list, argument);
-    for (; argument && argc < 15; argument = va_arg(list, const char *))
-        argv[argc++] = (char *)argument;
-    va_end(list);
-    return run_captured(cmd_plot, argc, argv, output, errors);
-}
+#define run(...) run_words(cmd_plot, output, errors, "plot", __VA_ARGS__)
 
 static char *content_of(const char *path)
 {
@@ -77,15 +67,6 @@ static char *content_of(const char *path)
     size_t size;
     assert_ok(file_read(path, &content, &size, &err), &err);
     return content;
-}
-
-static void expect_in(const char *path, const char *part)
-{
-    char *content = content_of(path);
-    if (!strstr(content, part))
-        print_error("'%s' lacks '%s'\n", content, part);
-    assert_non_null(strstr(content, part));
-    mem_free(content);
 }
 
 static void expect_not_in(const char *path, const char *part)

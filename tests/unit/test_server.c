@@ -9,7 +9,7 @@
 #include "common/rng.h"
 #include "proto/transport_local.h"
 #include "ps/server.h"
-#include "worker/model/counters.h"
+#include "tests/support/made_up_model.h"
 #include "worker/train/join.h"
 #include "worker/train/loop.h"
 
@@ -29,9 +29,6 @@ static float tracked_sum(int64_t i, int step, int slot)
 {
     return i % TRACKED_WIDTH == TRACKED_WIDTH - 1 ? (float)(slot % 3) * (i > TRACKED_WIDTH) : (float)((i * 7 + step * 3 + slot) % 19) / 2;
 }
-
-static _Thread_local int64_t the_counts[COUNTERS_ROUTING];
-static _Thread_local struct counters the_counters;
 
 enum status model_gradient(struct model *model, const float *values, const struct batch *batch, float *gradients,
                            model_ready_fn *on_ready, void *context, struct loss_sums *sums, struct error *err)
@@ -56,18 +53,6 @@ enum status model_gradient(struct model *model, const float *values, const struc
     sums->tokens = 10 + slot;
     sums->correct = slot;
     return STATUS_OK;
-}
-
-struct counters *model_counters(struct model *model)
-{
-    (void)model;
-    the_counters = (struct counters){.count = COUNTERS_ROUTING, .items = the_counts};
-    return &the_counters;
-}
-
-void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw)
-{
-    (void)model, (void)schedule, (void)step, (void)draw;
 }
 
 enum status model_loss(struct model *model, const float *values, const struct batch *batch, struct loss_sums *sums,
