@@ -122,10 +122,22 @@ static enum status complete_resume(struct options *o, struct error *err)
     return STATUS_OK;
 }
 
-static enum status complete(struct options *o, struct error *err)
+static enum status complete_stages(struct options *o, struct error *err)
+{
+    for (size_t i = 0; i < o->stages.count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "stage-%zu", i + 1);
+        if (!o->stages.items[i].name && !(o->stages.items[i].name = mem_strdup(name)))
+            FAIL(err, STATUS_NOMEM, "no memory for the names of stages");
+    }
+    return STATUS_OK;
+}
+
+enum status option_complete(struct options *o, struct error *err)
 {
     TRY(complete_datasets(&o->datasets, err));
     TRY(complete_datasets(&o->eval_datasets, err));
+    TRY(complete_stages(o, err));
     return complete_resume(o, err);
 }
 
@@ -159,10 +171,10 @@ static enum status read_all(struct option_reader *reader, int n_overrides, char 
     struct options *o = reader->options;
     TRY(option_read_file(reader, o->text, o->text_size, err));
     TRY(option_read_overrides(reader, n_overrides, overrides, err));
-    TRY(complete(o, err));
+    TRY(option_complete(o, err));
     if (reader->checked) {
         TRY(option_read_layers_file(reader, err));
-        option_rules(reader);
+        TRY(option_check_stages(reader, err));
     }
     return option_verdict(reader, err);
 }
@@ -232,7 +244,7 @@ enum status options_set(struct options *options, const char *key, const char *va
     struct option_source at = {.origin = ORIGIN_COMMAND_LINE, .line = 1};
     enum status st = option_apply(&reader, key, value, &at, err);
     if (st == STATUS_OK)
-        st = complete(options, err);
+        st = option_complete(options, err);
     if (st == STATUS_OK)
         st = option_verdict(&reader, err);
     text_free(&reader.problems);

@@ -33,6 +33,7 @@ struct real_list {
 #define OPTION_FIELD_DATASETS(name) struct dataset_list name;
 #define OPTION_FIELD_LAYERS(name) struct layer_list name;
 #define OPTION_FIELD_TASKS(name) struct task_list name;
+#define OPTION_FIELD_STAGES(name) struct stage_list name;
 
 /* One entry of datasets or eval_datasets; name and task are filled in where the file leaves them out. */
 struct dataset_options {
@@ -49,6 +50,11 @@ struct task_options {
 #define OPTION_TASK(kind, name, ...) OPTION_FIELD_##kind(name)
 #include "common/options.def"
 };
+/* One entry of stages: whatever else it gives lies in `set`. */
+struct stage_options {
+#define OPTION_STAGE(kind, name, ...) OPTION_FIELD_##kind(name)
+#include "common/options.def"
+};
 
 /* All lists of mappings are alike: struct entry_list of common/options_value.h handles any of them. */
 struct dataset_list {
@@ -61,6 +67,10 @@ struct layer_list {
 };
 struct task_list {
     struct task_options *items;
+    size_t count;
+};
+struct stage_list {
+    struct stage_options *items;
     size_t count;
 };
 
@@ -111,6 +121,11 @@ enum status options_load(const char *path, int n_overrides, char *const *overrid
 enum status options_parse_text(const char *text, size_t size, const char *name, int n_overrides, char *const *overrides,
                                struct options *out, struct text *notes, struct error *err);
 void options_free(struct options *options);
+
+/* Stages of a run: the entries of `stages`, or the run as one stage where it has none. */
+size_t options_stages(const struct options *options);
+/* The options as they hold in a stage: those of the run with the stage's own in their place, without the list of stages. */
+enum status options_of_stage(const struct options *options, size_t stage, struct options *out, struct error *err);
 
 /* Sets one key (dotted, or an alias) from its text as on the command line. STATUS_USAGE: unknown key, bad value. */
 enum status options_set(struct options *options, const char *key, const char *value, struct error *err);

@@ -90,6 +90,32 @@ static void something_to_learn(const struct options *o, struct text *wrong)
         text_puts(wrong, "0, and so is answer_loss_weight: nothing would be learned");
 }
 
+/* Of the last stage alone: training losses of such a run look perfect, and nothing ever gets an answer. */
+static void answers_are_learnt(const struct options *o, struct text *wrong)
+{
+    if (o->answer_loss_weight == 0 && !o->allow_zero_answer_loss)
+        text_puts(wrong, "0 at the end of the run: the model would not learn to give an answer, however good its losses look; raise it, "
+                         "or confirm with allow_zero_answer_loss: true");
+}
+
+static void best_needs_evaluations(const struct options *o, struct text *wrong)
+{
+    if (!is(o->eval_strategy, "no"))
+        return;
+    if (o->load_best_model_at_end)
+        text_puts(wrong, "no, but load_best_model_at_end is true; wanted steps or epoch");
+    else if (is(o->save_strategy, "best"))
+        text_puts(wrong, "no, but save_strategy is best; wanted steps or epoch");
+    else if (o->early_stopping_patience > 0)
+        text_puts(wrong, "no, but early_stopping_patience is given; wanted steps or epoch");
+}
+
+static void answers_have_rows(const struct options *o, struct text *wrong)
+{
+    if (o->predict_with_generate && !o->eval_datasets.count)
+        text_puts(wrong, "true, but eval_datasets is missing");
+}
+
 static void minimum_rate(const struct options *o, struct text *wrong)
 {
     bool min_lr = o->min_lr >= 0, share = o->min_lr_rate >= 0;
@@ -249,6 +275,9 @@ static const struct rule {
     {ERROR, evaluation_has_data, KEYS(OPTION_eval_strategy, OPTION_eval_datasets, OPTION_eval_on_start)},
     {ERROR, resume_or_overwrite, KEYS(OPTION_resume_from_checkpoint, OPTION_overwrite_output_dir)},
     {ERROR, something_to_learn, KEYS(OPTION_thought_loss_weight, OPTION_answer_loss_weight)},
+    {ERROR, answers_are_learnt, KEYS(OPTION_answer_loss_weight, OPTION_allow_zero_answer_loss)},
+    {ERROR, best_needs_evaluations, KEYS(OPTION_eval_strategy, OPTION_load_best_model_at_end, OPTION_save_strategy)},
+    {ERROR, answers_have_rows, KEYS(OPTION_predict_with_generate, OPTION_eval_datasets)},
     {ERROR, minimum_rate, KEYS(OPTION_lr_scheduler_type, OPTION_min_lr, OPTION_min_lr_rate)},
     {ERROR, milestones, KEYS(OPTION_lr_milestones, OPTION_lr_factors)},
     {ERROR, nesterov_needs_momentum, KEYS(OPTION_nesterov, OPTION_momentum)},
@@ -277,12 +306,12 @@ static bool all_good(const struct option_reader *reader, const enum option_id *k
     return true;
 }
 
-void option_rules(struct option_reader *reader)
+void option_rules(struct option_reader *reader, bool last)
 {
     struct text wrong = {0};
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         const struct rule *rule = &rules[i];
-        if (!all_good(reader, rule->keys))
+        if (!all_good(reader, rule->keys) || (rule->check == answers_are_learnt && !last))
             continue;
         text_clear(&wrong);
         rule->check(reader->options, &wrong);

@@ -88,6 +88,36 @@ static void compare_entries(struct comparison *c, const struct option_row *row, 
         }
 }
 
+static void compare_values(struct comparison *c, const struct options *before, const struct options *now)
+{
+    c->reader.options = (struct options *)now;
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const struct option_row *row = &option_rows[i];
+        const void *was = (const char *)before + row->offset, *is = (const char *)now + row->offset;
+        if (i == OPTION_resume_from_checkpoint)
+            continue; /* it is what makes this a resumed run */
+        if (option_entries(row->kind))
+            compare_entries(c, row, (enum option_id)i, option_entry_list(was), option_entry_list(is));
+        else
+            compare_value(c, row, row->name, (enum option_id)i, was, is);
+    }
+}
+
+/* Stages are compared by what holds in them, so that it does not matter where a key was given. */
+static enum status compare_stage(struct comparison *c, const struct options *before, const struct options *now, size_t stage,
+                                 struct error *err)
+{
+    struct options was, is;
+    TRY(options_of_stage(before, stage, &was, err));
+    enum status st = options_of_stage(now, stage, &is, err);
+    if (st == STATUS_OK) {
+        compare_values(c, &was, &is);
+        options_free(&is);
+    }
+    options_free(&was);
+    return st;
+}
+
 enum status options_check_resume(const struct options *options, const char *saved, size_t saved_size, struct text *notes,
                                  struct error *err)
 {
@@ -95,20 +125,13 @@ enum status options_check_resume(const struct options *options, const char *save
     enum status st = option_read_saved(saved, saved_size, "options in the snapshot", &before, err);
     if (st != STATUS_OK)
         return st;
-    struct comparison c = {.reader = {.options = (struct options *)options,
-                                      .name = options->file ? options->file : "options",
-                                      .notes = notes}};
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        const struct option_row *row = &option_rows[i];
-        const void *was = (const char *)&before + row->offset, *is = (const char *)options + row->offset;
-        if (i == OPTION_resume_from_checkpoint)
-            continue; /* it is what makes this a resumed run */
-        if (option_entries(row->kind))
-            compare_entries(&c, row, (enum option_id)i, option_entry_list(was), option_entry_list(is));
-        else
-            compare_value(&c, row, row->name, (enum option_id)i, was, is);
-    }
-    st = c.failed ? error_set(err, STATUS_NOMEM, "no memory to compare the options with the snapshot's") : option_verdict(&c.reader, err);
+    struct comparison c = {.reader = {.name = options->file ? options->file : "options", .notes = notes}};
+    if (before.stages.count != options->stages.count)
+        compare_values(&c, &before, options);
+    for (size_t stage = 0; st == STATUS_OK && before.stages.count == options->stages.count && stage < options_stages(options); stage++)
+        st = compare_stage(&c, &before, options, stage, err);
+    if (st == STATUS_OK)
+        st = c.failed ? error_set(err, STATUS_NOMEM, "no memory to compare the options with the snapshot's") : option_verdict(&c.reader, err);
     text_free(&c.reader.problems);
     text_free(&c.before);
     text_free(&c.now);

@@ -85,6 +85,9 @@ static enum status collected(struct option_reader *reader, enum status st, const
     return STATUS_OK;
 }
 
+static enum status read_list(struct option_reader *reader, const struct option_row *row, void *field, const struct yaml *node,
+                             const struct option_source *source, struct error *err);
+
 static enum status read_entry(struct option_reader *reader, const struct option_entries *entries, char *entry, const char *list_name,
                               size_t index, const struct yaml *map, const struct option_source *source, struct error *err)
 {
@@ -94,9 +97,14 @@ static enum status read_entry(struct option_reader *reader, const struct option_
         char key[128];
         snprintf(key, sizeof key, "%s.%zu.%.60s", list_name, index, name);
         struct option_source at = place(source, row ? e : yaml_key(e));
-        if (!row) {
+        if (!row && entries->others && (option_find(name, NULL) || option_is_section(name))) {
+            const struct option_row *others = option_entry_find(entries, entries->others);
+            TRY(option_read_stage_key(reader, name, e, &at, (struct string_list *)(void *)(entry + others->offset), err));
+        } else if (!row) {
             const char *near = option_entry_nearest(entries, name);
             option_problem(reader, &at, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
+        } else if (row->kind == OPTION_KIND_STRINGS && yaml_kind(e) == YAML_KIND_LIST) {
+            TRY(read_list(reader, row, entry + row->offset, e, &at, err));
         } else if (yaml_kind(e) != YAML_KIND_SCALAR) {
             option_problem(reader, &at, key, "found a %s, wanted a single value", yaml_kind_name(yaml_kind(e)));
         } else {

@@ -6,6 +6,8 @@
 
 #include "common/options_table.h"
 
+struct yaml;
+
 struct option_reader {
     struct options *options;
     const char *name;           /* of the file */
@@ -44,10 +46,18 @@ enum status option_read_saved(const char *text, size_t size, const char *name, s
 /* Puts the list of loar.layers_file in the place of loar.layers and forgets the file's name; in options_layers.c. */
 enum status option_read_layers_file(struct option_reader *reader, struct error *err);
 
+/* A key of the run inside an entry of stages: checks it and its value, and adds key=value to `set`; in options_stages.c. */
+enum status option_read_stage_key(struct option_reader *reader, const char *key, const struct yaml *node,
+                                  const struct option_source *source, struct string_list *set, struct error *err);
+
 /* STATUS_USAGE with the collected problems as one message that fits, if there are any. */
 enum status option_verdict(const struct option_reader *reader, struct error *err);
 
-/* Runs all rules between keys; in options_check.c. */
-void option_rules(struct option_reader *reader);
+/* Fills in what follows from other keys: names of data sets and stages. */
+enum status option_complete(struct options *options, struct error *err);
+/* Runs all rules between keys; in options_check.c. `last`: these are the options of the run's last stage. */
+void option_rules(struct option_reader *reader, bool last);
+/* The same for every stage's options; in options_stages.c. */
+enum status option_check_stages(struct option_reader *reader, struct error *err);
 
 #endif

@@ -42,12 +42,18 @@ static const struct option_row task_rows[] = {
     {#name, OPTION_KIND_##kind, offsetof(struct task_options, name), fallback, limits, unit, resume, OPTION_GROUP_##group, help},
 #include "common/options.def"
 };
+static const struct option_row stage_rows[] = {
+#define OPTION_STAGE(kind, name, fallback, limits, unit, resume, group, help) \
+    {#name, OPTION_KIND_##kind, offsetof(struct stage_options, name), fallback, limits, unit, resume, OPTION_GROUP_##group, help},
+#include "common/options.def"
+};
 
 #define ENTRIES(rows, type) rows, sizeof(rows) / sizeof *(rows), sizeof(type)
 const struct option_entries option_entry_kinds[] = {
-    {"data sets, each with a path", "{name: gsm, path: train.jsonl}", ENTRIES(dataset_rows, struct dataset_options), NULL},
-    {"layers, or article, interleave, dense", "{range: 0-5, window: 256, budget: 0.5}", ENTRIES(layer_rows, struct layer_options), "preset"},
-    {"tasks", "{task: qa, budget: 0.4}", ENTRIES(task_rows, struct task_options), NULL},
+    {"data sets, each with a path", "{name: gsm, path: train.jsonl}", ENTRIES(dataset_rows, struct dataset_options), NULL, NULL},
+    {"layers, or article, interleave, dense", "{range: 0-5, window: 256, budget: 0.5}", ENTRIES(layer_rows, struct layer_options), "preset", NULL},
+    {"tasks", "{task: qa, budget: 0.4}", ENTRIES(task_rows, struct task_options), NULL, NULL},
+    {"stages", "{name: short, max_samples: 500, num_train_epochs: 1}", ENTRIES(stage_rows, struct stage_options), NULL, "set"},
 };
 const size_t option_entry_kind_count = sizeof option_entry_kinds / sizeof *option_entry_kinds;
 

@@ -16,6 +16,7 @@ enum option_kind {
     OPTION_KIND_DATASETS,
     OPTION_KIND_LAYERS,
     OPTION_KIND_TASKS,
+    OPTION_KIND_STAGES,
 };
 
 enum option_group {
@@ -51,6 +52,7 @@ struct option_entries {
     const struct option_row *rows;
     size_t count, size;    /* rows; bytes of an entry */
     const char *shorthand; /* key of a list's only entry that a single word stands for, or NULL */
+    const char *others;    /* key of the list that keys of the run inside an entry go to, as key=value; NULL: there may be none */
 };
 extern const struct option_entries option_entry_kinds[];
 extern const size_t option_entry_kind_count;

@@ -4,13 +4,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- tasks: those of the training data sets, in their order ---- */
+/* ---- tasks: those of the training data sets of all stages, in their order ---- */
 
-static enum status name_tasks(const struct options *o, struct loar_setup *setup, struct error *err)
+static enum status name_stage_tasks(const struct options *o, struct loar_setup *setup, struct error *err)
 {
     for (size_t i = 0; i < o->datasets.count; i++)
         if (loar_setup_task(setup, o->datasets.items[i].task) < 0)
             TRY(loar_setup_add_task(setup, o->datasets.items[i].task, err));
+    return STATUS_OK;
+}
+
+static enum status name_tasks(const struct options *o, struct loar_setup *setup, struct error *err)
+{
+    for (size_t stage = 0; stage < options_stages(o); stage++) {
+        struct options of_stage;
+        TRY(options_of_stage(o, stage, &of_stage, err));
+        enum status st = name_stage_tasks(&of_stage, setup, err);
+        options_free(&of_stage);
+        TRY(st);
+    }
     return STATUS_OK;
 }
 

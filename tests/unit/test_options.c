@@ -65,6 +65,8 @@ static void other_value(const struct option_row *row, char out[128])
         snprintf(out, 128, "[{range: 0-5, window: 128, budget: 0.5, routed: true}, {preset: dense, range: -1}]");
     else if (row->kind == OPTION_KIND_TASKS)
         snprintf(out, 128, "{task: t, budget: 0.25, policy: topk}");
+    else if (row->kind == OPTION_KIND_STAGES)
+        snprintf(out, 128, "[{name: a, max_samples: 7}, {start_from: best, learning_rate: 0.5}]");
     else if (row->kind != OPTION_KIND_STRING)
         for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++)
             if (inside(&row->limits, tries[i]) && tries[i] != fallback && (row->kind == OPTION_KIND_REAL || tries[i] == floor(tries[i]))) {
@@ -255,7 +257,7 @@ static void all_problems_at_once(void **state)
     static const char *const parts[] = {
         "15 problems", "run.yaml:3:1: learning_rat: unknown key; did you mean 'learning_rate'?",
         "run.yaml:4:1: learning_rate: found '2e-5', wanted a number, 0 or more; leave the quotes out",
-        "save_strategy: found 'stepz', wanted one of no, steps, epoch; did you mean 'steps'?",
+        "save_strategy: found 'stepz', wanted one of no, steps, epoch, best; did you mean 'steps'?",
         "eval_steps: found '1.5', wanted a whole number of steps, 1 or more",
         "ps.slotz: unknown key; did you mean 'ps.slots'?", "ps.slots: found a list, wanted a whole number",
         "stop: found a list inside the list", "eval_datasets.0.nam: unknown key; did you mean 'name'?",
