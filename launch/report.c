@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "common/files.h"
-#include "common/json.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/scalar.h"
@@ -27,28 +26,8 @@ struct report {
     struct text set_lines, set_json; /* evaluation sets since the last block */
     int sets;
     int64_t saved_step; /* newest snapshot on disk; -1: none yet */
-    double best_loss;   /* lowest eval_loss, NaN: none yet */
+    char *stage;        /* the one in work; NULL: the run has none */
 };
-
-/* The lowest eval_loss of lines that an earlier part of the run wrote; lines that are no JSON are passed over. */
-static double best_of_history(const char *lines, size_t size)
-{
-    double best = NAN;
-    for (size_t at = 0; at < size;) {
-        const char *end = memchr(lines + at, '\n', size - at);
-        size_t length = end ? (size_t)(end - lines) - at : size - at;
-        struct json *line;
-        if (json_parse(lines + at, length, "history", &line, NULL) == STATUS_OK) {
-            const struct json *loss = json_member(line, "eval_loss");
-            bool number = json_kind(loss) == JSON_KIND_REAL || json_kind(loss) == JSON_KIND_INT;
-            if (number && !(json_to_real(loss) >= best))
-                best = json_to_real(loss);
-            json_free(line);
-        }
-        at += length + 1;
-    }
-    return best;
-}
 
 enum status report_create(const char *output_dir, const char *history, size_t history_size, struct report **out,
                           struct error *err)
@@ -56,9 +35,7 @@ enum status report_create(const char *output_dir, const char *history, size_t hi
     struct report *report = mem_alloc(1, sizeof *report);
     if (!report)
         FAIL(err, STATUS_NOMEM, "no memory for the report");
-    *report = (struct report){.out = stdout, .fd = -1, .saved_step = -1, .best_loss = NAN};
-    if (history)
-        report->best_loss = best_of_history(history, history_size);
+    *report = (struct report){.out = stdout, .fd = -1, .saved_step = -1};
     report->output_dir = mem_strdup(output_dir);
     report->path = path_join(output_dir, "metrics.jsonl");
     text_append(&report->history, history ? history : "", history ? history_size : 0);
@@ -86,6 +63,7 @@ void report_free(struct report *report)
     board_free(report->board);
     mem_free(report->output_dir);
     mem_free(report->path);
+    mem_free(report->stage);
     text_free(&report->history);
     text_free(&report->set_lines);
     text_free(&report->set_json);
@@ -163,23 +141,18 @@ static void write_line(struct report *report, struct text *json)
 
 /* ---- numbers ---- */
 
-struct means {
-    double loss, thought, answer, accuracy; /* NaN where there was no token */
-};
-
 static double ratio(double sum, double count)
 {
     return count > 0 ? sum / count : NAN;
 }
 
-/* The end token counts as answer. A loss that is not finite stays what it is. */
-static struct means means_of(const struct slot_report *s)
+struct report_means report_means_of(const struct slot_report *s)
 {
     int64_t answers = s->span_count[SPAN_ANSWER_INDEX] + s->span_count[SPAN_END_INDEX];
     int64_t targets = 0;
     for (int span = 0; span < REPORT_SPANS; span++)
         targets += s->span_count[span];
-    return (struct means){
+    return (struct report_means){
         .loss = ratio(s->loss, s->weight),
         .thought = ratio(s->span_loss[SPAN_THOUGHT_INDEX], (double)s->span_count[SPAN_THOUGHT_INDEX]),
         .answer = ratio(s->span_loss[SPAN_ANSWER_INDEX] + s->span_loss[SPAN_END_INDEX], (double)answers),
@@ -199,7 +172,7 @@ static const char *shown(char text[32], double value, bool any, int digits)
 /* "loss 1.234 (thought 1.301 answer 0.642) acc 0.71" */
 static void put_losses(struct text *out, const struct slot_report *s)
 {
-    struct means m = means_of(s);
+    struct report_means m = report_means_of(s);
     char a[32], b[32], c[32], d[32];
     bool thoughts = s->span_count[SPAN_THOUGHT_INDEX] > 0;
     bool answers = s->span_count[SPAN_ANSWER_INDEX] + s->span_count[SPAN_END_INDEX] > 0;
@@ -207,9 +180,17 @@ static void put_losses(struct text *out, const struct slot_report *s)
                 shown(b, m.thought, thoughts, 3), shown(c, m.answer, answers, 3), shown(d, m.accuracy, thoughts || answers, 2));
 }
 
+static void put_stage(const struct report *report, struct text *json)
+{
+    if (!report->stage)
+        return;
+    put_key(json, "stage");
+    text_json_string(json, report->stage, strlen(report->stage));
+}
+
 static void put_losses_json(struct text *json, const char *prefix, const struct slot_report *s)
 {
-    const struct means m = means_of(s);
+    const struct report_means m = report_means_of(s);
     const struct {
         const char *name;
         double value;
@@ -294,6 +275,7 @@ void report_step(struct report *report, const struct step_facts *f)
     put_int(&json, "step", f->step);
     put_int(&json, "total_steps", f->total);
     put_real(&json, "epoch", f->epoch);
+    put_stage(report, &json);
     put_losses_json(&json, "", &f->sums);
     put_real(&json, "learning_rate", f->learning_rate);
     put_real(&json, "grad_norm", f->grad_norm);
@@ -321,33 +303,70 @@ void report_estimate(struct report *report, double seconds_per_step, int64_t ste
     fflush(report->out);
 }
 
-static void add_set(struct report *report, const char *name, const struct slot_report *sums)
+void report_stage(struct report *report, const char *name, int64_t step, int64_t steps, bool begins)
+{
+    struct text json = {0};
+    mem_free(report->stage);
+    report->stage = mem_strdup(name);
+    print(report, "stage '%s' %s: %lld steps\n", name, begins ? "begins" : "goes on", (long long)steps);
+    fflush(report->out);
+    if (!begins)
+        return;
+    text_puts(&json, "{");
+    put_int(&json, "step", step);
+    put_stage(report, &json);
+    put_key(&json, "begins");
+    text_puts(&json, "true");
+    put_int(&json, "stage_steps", steps);
+    write_line(report, &json);
+    text_free(&json);
+}
+
+void report_set(struct report *report, const char *name, const struct slot_report *sums, const struct report_extra *extra)
 {
     char prefix[200];
     text_printf(&report->set_lines, "  %-20s ", name);
     put_losses(&report->set_lines, sums);
+    text_puts(&report->set_lines, extra ? extra_text(&extra->words) : "");
     text_puts(&report->set_lines, "\n");
+    text_puts(&report->set_lines, extra ? extra_text(&extra->lines) : "");
     snprintf(prefix, sizeof prefix, "eval_%.150s_", name);
     put_losses_json(&report->set_json, prefix, sums);
-    report->sets++;
+    put_extra_json(&report->set_json, extra);
+    report->sets += 1 + (extra && extra->lines.size);
 }
 
-void report_evaluation(struct report *report, const char *name, int64_t step, double epoch, const struct slot_report *sums,
-                       double seconds, struct report_extra *extra)
+void report_early_stop(struct report *report, const struct snapshot_meta *meta)
 {
-    if (name) {
-        add_set(report, name, sums);
-        return;
-    }
+    struct text json = {0};
+    print(report, "no gain in %lld evaluations: ended early after step %lld; the best was %s %.4f at step %lld\n",
+          (long long)meta->idle_evaluations, (long long)meta->step, meta->best_metric, meta->best_value, (long long)meta->best_step);
+    fflush(report->out);
+    text_puts(&json, "{");
+    put_int(&json, "step", meta->step);
+    put_stage(report, &json);
+    put_key(&json, "early_stop");
+    text_puts(&json, "true");
+    put_int(&json, "best_step", meta->best_step);
+    put_real(&json, meta->best_metric, meta->best_value);
+    write_line(report, &json);
+    text_free(&json);
+}
+
+void report_record(struct report *report, struct text *json)
+{
+    write_line(report, json);
+}
+
+void report_evaluation(struct report *report, int64_t step, double epoch, const struct slot_report *sums, double seconds, bool best,
+                       struct report_extra *extra)
+{
     struct text line = {0}, json = {0};
-    double loss = means_of(sums).loss;
-    bool best = isfinite(loss) && !(loss >= report->best_loss);
     put_losses(&line, sums);
+    text_puts(&line, extra ? extra_text(&extra->words) : "");
     if (!line.failed)
         print(report, "eval step %lld epoch %.2f %s in %.1f s%s\n", (long long)step, epoch, line.data, seconds,
               best ? ", best so far" : "");
-    if (best)
-        report->best_loss = loss;
     if (report->sets > 1 && !report->set_lines.failed)
         print(report, "%s", report->set_lines.data);
     print(report, "%s", extra ? extra_text(&extra->lines) : "");
@@ -356,10 +375,13 @@ void report_evaluation(struct report *report, const char *name, int64_t step, do
     text_puts(&json, "{");
     put_int(&json, "step", step);
     put_real(&json, "epoch", epoch);
+    put_stage(report, &json);
     put_losses_json(&json, "eval_", sums);
     if (report->sets && !report->set_json.failed)
         text_printf(&json, ", %s", report->set_json.data);
     put_real(&json, "eval_runtime_s", seconds);
+    put_key(&json, "best");
+    text_puts(&json, best ? "true" : "false");
     put_extra_json(&json, extra);
     write_line(report, &json);
     write_record(report, extra);

@@ -52,7 +52,8 @@ struct plan_memory {
 
 /* The run as it is about to begin. Texts are borrowed. */
 struct plan_facts {
-    const struct options *options;
+    const struct options *all, *options; /* of the run; of the stage that it begins or goes on with */
+    const char *stages;                  /* what they are, one a line; NULL: there are none */
     int ranks, workers, server_threads, worker_threads; /* ranks 0: one process; worker_threads: of the first worker */
     const char *hosts;                                  /* "node1 x 4, node2 x 3" */
     const char *model;                                  /* "llama, 4 layers, width 128, ..." */
@@ -101,10 +102,25 @@ struct step_facts {
 };
 void report_step(struct report *report, const struct step_facts *facts);
 
-/* Numbers of one evaluation set, and then, with name NULL, of all sets together, which prints the block and writes the
- * JSON line. `seconds` and `extra` (may be NULL) count for the last call only. */
-void report_evaluation(struct report *report, const char *name, int64_t step, double epoch, const struct slot_report *sums,
-                       double seconds, struct report_extra *extra);
+/* Means of what a slot or evaluation summed; NaN where there was no token. The end token counts as answer. */
+struct report_means {
+    double loss, thought, answer, accuracy;
+};
+struct report_means report_means_of(const struct slot_report *sums);
+
+/* A stage begins, or goes on in a resumed run; lines from here on carry its name. */
+void report_stage(struct report *report, const char *name, int64_t step, int64_t steps, bool begins);
+
+/* The stage is ended before its last step, for evaluations brought no gain. */
+void report_early_stop(struct report *report, const struct snapshot_meta *meta);
+
+/* Numbers of one evaluation set; `extra` may be NULL, its record does not count. */
+void report_set(struct report *report, const char *name, const struct slot_report *sums, const struct report_extra *extra);
+/* Then those of all sets together: prints the block and writes the JSON line. `extra` may be NULL. */
+void report_evaluation(struct report *report, int64_t step, double epoch, const struct slot_report *sums, double seconds, bool best,
+                       struct report_extra *extra);
+/* Writes a JSON line of its own; it comes without its closing brace. */
+void report_record(struct report *report, struct text *json);
 
 /* A snapshot was written, or could not be. */
 void report_saved(struct report *report, const struct writer_result *result);

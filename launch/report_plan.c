@@ -66,6 +66,7 @@ static void put_steps(struct text *out, const struct plan_facts *f)
     if (f->first_step)
         text_printf(out, ", going on after step %lld", (long long)f->first_step);
     text_puts(out, "\n");
+    put_lines(out, "stages", f->stages);
     put_label(out, "batch");
     text_printf(out, "%lld rows = %lld micro-batches x %lld rows, shared by %d worker%s\n",
                 (long long)(o->ps.slots * o->per_device_train_batch_size), (long long)o->ps.slots,
@@ -147,7 +148,7 @@ void report_plan_facts(struct report *report, const struct plan_facts *f)
     if (f->resumed_from)
         put_lines(&out, "resumed from", f->resumed_from);
     put_lines(&out, "note", f->notes);
-    put_options(&out, f->options);
+    put_options(&out, f->all);
     report_text(report, &out);
     text_free(&out);
 }

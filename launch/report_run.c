@@ -36,6 +36,17 @@ static void put_model(const struct run *run, struct text *out)
                 c->width, c->heads, c->kv_heads, c->vocab);
 }
 
+static void put_stages(const struct start *start, struct text *out)
+{
+    for (int i = 0; start->run.name && i < start->run.n_stages; i++) {
+        const struct stage *stage = &start->stages[i];
+        const struct options *o = stage->run->options;
+        text_printf(out, "%s: %" PRId64 " steps over %" PRId64 " rows, learning rate %g%s\n", stage->run->name, stage->steps,
+                    stage->run->train.rows, o->learning_rate,
+                    i && !strcmp(start->run.all->stages.items[i].start_from, "best") ? ", from the best of the one before" : "");
+    }
+}
+
 /* What a rank holds at most, as a sum of its large parts. A worker: parameters, gradient of the micro-batch and of the
  * slot sums, and the activations of the longest micro-batch: per token and layer two norms, the residual, q, k, v and the
  * attention's result (width each, keys and values fewer), and three hidden rows; with recomputation one layer of these
@@ -103,20 +114,23 @@ static enum status show_row(struct report *report, const struct run *run, struct
 void report_plan(struct report *report, const struct start *start, const struct invocation *invocation,
                  const struct server *server)
 {
-    const struct run *run = &start->run;
-    struct text hosts = {0}, model = {0};
+    const struct run *run = start->stages[start->meta.stage].run;
+    struct text hosts = {0}, model = {0}, stages = {0};
     struct error err;
     int n_data = run->train.n_parts + run->eval.n_parts;
     struct plan_data *data = mem_alloc((size_t)n_data, sizeof *data);
     put_hosts(server, &hosts);
     put_model(run, &model);
+    put_stages(start, &stages);
     if (!data || hosts.failed || model.failed || !hosts.data) {
         log_warn("no memory to print the plan");
     } else {
         data_facts(&run->train, false, data);
         data_facts(&run->eval, true, data + run->train.n_parts);
         struct plan_facts facts = {
+            .all = run->all,
             .options = run->options,
+            .stages = stages.data,
             .ranks = invocation->ranks,
             .workers = server_workers(server),
             .server_threads = threads_count(start->pool),
@@ -130,7 +144,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
             .steps_per_epoch = order_steps_per_epoch(&run->order),
             .first_step = start->meta.step,
             .total_steps = start->total_steps,
-            .warmup_steps = start->schedule.warmup,
+            .warmup_steps = start->stages[start->meta.stage].schedule.warmup,
             .memory = memory_of(start),
             .machine_bytes = machine_bytes(),
             .resumed_from = start->resumed_from,
@@ -143,6 +157,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
     mem_free(data);
     text_free(&hosts);
     text_free(&model);
+    text_free(&stages);
 }
 
 void report_open_board(struct report *report, const struct start *start, const struct invocation *invocation,
@@ -184,7 +199,7 @@ void report_end(struct report *report, const struct start *start, const struct i
     struct end_facts facts = {
         .stopped = status == STATUS_STOPPED,
         .step = meta->step,
-        .total = start->total_steps,
+        .total = start_total_steps(start, meta),
         .epoch = meta->epoch,
         .tokens = meta->tokens_seen,
         .seconds = seconds,

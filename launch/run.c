@@ -156,7 +156,7 @@ static enum status load_routing(struct run *run, struct error *err)
 {
     const struct options *o = run->options;
     struct loar_setup *folder = NULL;
-    TRY(loar_block_read(o, &run->config, &run->loar, err));
+    TRY(loar_block_read(run->all, &run->config, &run->loar, err));
     if (o->model_name_or_path)
         TRY(loar_folder_read(o->model_name_or_path, &run->config, &folder, err));
     enum status st = STATUS_OK;
@@ -233,7 +233,8 @@ static enum status list_tensors(struct run *run, struct error *err)
     return STATUS_OK;
 }
 
-static enum status load(struct run *run, struct error *err)
+/* What stays the same in all stages. */
+static enum status load_model(struct run *run, struct error *err)
 {
     const struct options *o = run->options;
     run->template = template_find(o->chat_template);
@@ -243,7 +244,13 @@ static enum status load(struct run *run, struct error *err)
     TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
     TRY(load_routing(run, err));
-    TRY(list_tensors(run, err));
+    return list_tensors(run, err);
+}
+
+/* The rows of a stage and how they count. */
+static enum status load_rows(struct run *run, struct error *err)
+{
+    const struct options *o = run->options;
     if (o->max_length > run->config.max_positions)
         FAIL(err, STATUS_USAGE, "max_length is %lld, but the model was made for %lld positions (max_position_embeddings)",
              (long long)o->max_length, (long long)run->config.max_positions);
@@ -256,22 +263,81 @@ static enum status load(struct run *run, struct error *err)
     return map_tasks(run, err);
 }
 
+static enum status hold_options(struct run *run, struct error *err)
+{
+    const struct options *all = run->all;
+    run->options = all;
+    run->n_stages = (int)options_stages(all);
+    if (!all->stages.count)
+        return STATUS_OK;
+    run->held = mem_alloc((size_t)run->n_stages, sizeof *run->held);
+    run->later = mem_alloc((size_t)run->n_stages, sizeof *run->later);
+    if (!run->held || !run->later)
+        FAIL(err, STATUS_NOMEM, "no memory for the options of %d stages", run->n_stages);
+    for (int i = 0; i < run->n_stages; i++)
+        TRY(options_of_stage(all, (size_t)i, &run->held[i], err));
+    run->options = &run->held[0];
+    run->name = all->stages.items[0].name;
+    return STATUS_OK;
+}
+
+static enum status load_later(struct run *first, int stage, struct error *err)
+{
+    struct run *run = run_stage(first, stage);
+    *run = *first; /* what is shared stays the first one's */
+    run->stage = stage;
+    run->options = &first->held[stage];
+    run->name = first->all->stages.items[stage].name;
+    run->train = run->eval = (struct dataset){0};
+    run->routed_as = NULL;
+    run->order = (struct order){0};
+    return load_rows(run, err);
+}
+
+static enum status load_stages(struct run *run, struct error *err)
+{
+    enum status st = load_rows(run, err);
+    for (int stage = 1; st == STATUS_OK && stage < run->n_stages; stage++)
+        st = load_later(run, stage, err);
+    return st;
+}
+
+struct run *run_stage(struct run *run, int stage)
+{
+    return stage ? &run->later[stage - 1] : run;
+}
+
 enum status run_load(const struct options *options, struct threads *pool, struct run *out, struct error *err)
 {
-    *out = (struct run){.options = options, .pool = pool};
-    enum status st = load(out, err);
+    *out = (struct run){.all = options, .pool = pool};
+    enum status st = hold_options(out, err);
+    if (st == STATUS_OK)
+        st = load_model(out, err);
+    if (st == STATUS_OK)
+        st = load_stages(out, err);
     if (st != STATUS_OK)
         run_free(out);
     return st;
 }
 
-void run_free(struct run *run)
+static void free_rows(struct run *run)
 {
     order_free(&run->order);
     dataset_free(&run->train);
     dataset_free(&run->eval);
-    params_free(&run->table);
     mem_free(run->routed_as);
+}
+
+void run_free(struct run *run)
+{
+    for (int stage = 1; run->later && stage < run->n_stages; stage++)
+        free_rows(run_stage(run, stage));
+    free_rows(run);
+    for (int i = 0; run->held && i < run->n_stages; i++)
+        options_free(&run->held[i]);
+    mem_free(run->held);
+    mem_free(run->later);
+    params_free(&run->table);
     loar_setup_free(run->loar);
     text_free(&run->loar_json);
     tokenizer_free(run->tokenizer);
@@ -279,20 +345,46 @@ void run_free(struct run *run)
     *run = (struct run){0};
 }
 
-enum status run_plan(struct run *run, int slots, struct error *err)
+static enum status plan_stage(struct run *run, int slots, struct error *err)
 {
     const struct options *o = run->options;
-    uint64_t seed = (uint64_t)(o->data_seed >= 0 ? o->data_seed : o->seed);
+    /* Stages with the same rows see them in another order. */
+    uint64_t seed = (uint64_t)(o->data_seed >= 0 ? o->data_seed : o->seed) + (uint64_t)run->stage * UINT64_C(0x9e3779b97f4a7c15);
     order_free(&run->order);
     TRY(order_create(seed, run->train.rows, slots, (int)o->per_device_train_batch_size, o->shuffle_dataset, &run->order, err));
-    return loar_block_schedule(o, run->loar_taken_over, run_total_steps(run), &run->routing, err);
+    bool learnt = run->loar_taken_over || (run->loar && run->stage > 0);
+    return loar_block_schedule(o, learnt, run_steps(run), &run->routing, err);
 }
 
-int64_t run_total_steps(const struct run *run)
+enum status run_plan(struct run *run, int slots, struct error *err)
+{
+    for (int stage = 0; stage < run->n_stages; stage++)
+        if (plan_stage(run_stage(run, stage), slots, err) != STATUS_OK) {
+            if (run->name)
+                error_prefix(err, "stage '%s'", run_stage(run, stage)->name);
+            return err->code;
+        }
+    return STATUS_OK;
+}
+
+int64_t run_steps(const struct run *run)
 {
     if (run->options->max_steps > 0)
         return run->options->max_steps;
     return (int64_t)ceil(run->options->num_train_epochs * (double)order_steps_per_epoch(&run->order));
+}
+
+int64_t run_total_steps(const struct run *run)
+{
+    int64_t steps = run_steps(run);
+    for (int stage = 1; stage < run->n_stages; stage++)
+        steps += run_steps(&run->later[stage - 1]);
+    return steps;
+}
+
+int run_eval_rows(const struct run *run, int set)
+{
+    return (int)run->eval.parts[set].stats.kept;
 }
 
 int run_eval_batches(const struct run *run, int set)
@@ -306,26 +398,37 @@ static void route_rows(const struct run *run, struct batch *batch)
         batch->tasks[i] = run->routed_as[batch->tasks[i]];
 }
 
-static enum status train_batch(void *context, int64_t step, int slot, struct batch *out, struct error *err)
+static enum status train_batch(void *context, int stage, int64_t step, int slot, struct batch *out, struct error *err)
 {
-    struct run *run = context;
+    struct run *run = run_stage(context, stage);
     TRY(dataset_slot_batch(&run->train, &run->order, step, slot, run->span_weights, out, err));
     route_rows(run, out);
     return STATUS_OK;
 }
 
-static enum status eval_batch(void *context, int set, int64_t index, struct batch *out, struct error *err)
+static enum status check_set(const struct run *run, int set, struct error *err)
 {
-    struct run *run = context;
     if (set < 0 || set >= run->eval.n_parts)
         FAIL(err, STATUS_PEER, "evaluation set %d of %d was asked for", set, run->eval.n_parts);
+    return STATUS_OK;
+}
+
+static enum status eval_batch(void *context, int stage, int set, int64_t index, struct batch *out, struct error *err)
+{
+    struct run *run = run_stage(context, stage);
+    TRY(check_set(run, set, err));
     TRY(dataset_eval_batch(&run->eval, &run->eval.parts[set], (int)run->options->per_device_eval_batch_size, index,
                            run->span_weights, out, err));
     route_rows(run, out);
     return STATUS_OK;
 }
 
+static const struct loar_schedule *routing_of(void *context, int stage)
+{
+    return &run_stage(context, stage)->routing;
+}
+
 struct batch_source run_batches(struct run *run)
 {
-    return (struct batch_source){run, train_batch, eval_batch};
+    return (struct batch_source){run, train_batch, eval_batch, NULL, routing_of};
 }

@@ -1,4 +1,5 @@
-/* What server and workers of a run both need, loaded from the options in one place: model, tokenizer, rows.
+/* What server and workers of a run both need, loaded from the options in one place: model, tokenizer, rows. A run of several
+ * stages is the first one's `struct run`, which owns what all share, and one more for each of the others.
  * Must not know: ranks, messages. */
 #ifndef LAUNCH_RUN_H
 #define LAUNCH_RUN_H
@@ -14,12 +15,19 @@
 #include "worker/model/model.h"
 #include "worker/train/loop.h"
 
+struct answerer;
 struct chat_template;
 struct loar_setup;
 struct tokenizer;
 
 struct run {
-    const struct options *options; /* borrowed */
+    const struct options *all;     /* of the whole run; borrowed */
+    const struct options *options; /* as they hold in this stage: of `held`, or `all` where there are no stages */
+    int stage, n_stages;
+    const char *name;              /* of the stage; NULL where there are none */
+    struct options *held;          /* [n_stages], NULL where there are none; the first stage's `struct run` owns these */
+    struct run *later;             /* [n_stages - 1] */
+    struct answerer *answerer;     /* who answers rows of evaluation sets on a worker; borrowed, may be NULL */
     struct threads *pool;          /* borrowed */
     struct model_config config;
     struct text config_json; /* config.json of the model: the folder's own, or made from the architecture file */
@@ -41,11 +49,16 @@ struct run {
 enum status run_load(const struct options *options, struct threads *pool, struct run *out, struct error *err);
 void run_free(struct run *run);
 
-/* Lays the rows out over steps and slots, and routing over steps. */
+/* Stage `stage` of a loaded run. */
+struct run *run_stage(struct run *run, int stage);
+/* Lays the rows of all stages out over steps and slots, and routing over steps. */
 enum status run_plan(struct run *run, int slots, struct error *err);
-/* Steps of the whole run: max_steps, or the epochs. */
+/* Steps of the stage: max_steps, or the epochs. */
+int64_t run_steps(const struct run *stage);
+/* Steps of the run's stages together. */
 int64_t run_total_steps(const struct run *run);
-/* Batches of one evaluation set. */
+/* Rows and batches of one evaluation set. */
+int run_eval_rows(const struct run *run, int set);
 int run_eval_batches(const struct run *run, int set);
 /* Batches as the training loop asks for them; `run` must outlive it. */
 struct batch_source run_batches(struct run *run);

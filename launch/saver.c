@@ -110,7 +110,7 @@ static void submit(struct saver *s)
 {
     struct error err;
     struct snapshot_text texts[TEXTS] = {
-        {"config", s->run->options->text, s->run->options->text_size},
+        {"config", s->run->all->text, s->run->all->text_size},
         {"options", s->options_text, strlen(s->options_text)},
         {"history", s->history.data ? s->history.data : "", s->history.size},
         {"base", s->base, s->base ? strlen(s->base) : 0}, /* the last, for it may be left out */

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/timing.h"
+#include "launch/evaluate.h"
 #include "launch/flags.h"
 #include "launch/loar_setup.h"
 #include "launch/report.h"
@@ -19,9 +20,10 @@
 
 /* The training loop of rank 0: which step comes next, when to print, evaluate, save and stop. */
 struct course {
-    const struct options *options;
+    const struct options *options; /* of the whole run */
     const struct invocation *invocation;
     struct start start; /* model, rows, parameters, optimizer, where to begin */
+    const struct stage *stage; /* in work */
     struct server *server;
     struct saver *saver;
     struct report *report;
@@ -33,15 +35,17 @@ struct course {
         int64_t steps;
     } window;
     struct tally counted, counted_eval; /* in the window; in the evaluation */
+    struct metrics metrics;             /* of the last evaluation */
     double warm_seconds;   /* of this part's steps behind its first */
     bool evaluated, saved; /* at the present step */
 };
 
 enum { WARM_STEPS = 3 };
 
+/* `step` and `total` are those of the stage. */
 static bool due(const char *strategy, int64_t every, int64_t steps_per_epoch, int64_t step, int64_t total)
 {
-    if (!strcmp(strategy, "no"))
+    if (!strcmp(strategy, "no") || !strcmp(strategy, "best"))
         return false;
     if (!strcmp(strategy, "epoch"))
         return step % steps_per_epoch == 0 || step == total;
@@ -70,39 +74,51 @@ static void add_counts(struct course *c, struct tally *to, double imbalance)
     tally_add(to, counts, count, imbalance);
 }
 
+/* Steps of the stage that are done. */
+static int64_t stage_steps_done(const struct course *c)
+{
+    return c->meta.step - c->meta.stage_step;
+}
+
 static enum status evaluate(struct course *c, struct error *err)
 {
-    struct slot_report all = {0};
+    const struct run *run = c->stage->run;
+    struct slot_report sums;
     double began = time_seconds();
-    if (c->evaluated || c->start.run.eval.n_parts == 0)
+    if (c->evaluated || run->eval.n_parts == 0)
         return STATUS_OK;
     c->evaluated = true;
-    tally_clear(&c->counted_eval);
-    for (int set = 0; set < c->start.run.eval.n_parts; set++) {
-        struct slot_report sums;
-        TRY(server_evaluate(c->server, c->meta.step, set, run_eval_batches(&c->start.run, set), &sums, err));
-        add_counts(c, &c->counted_eval, 0);
-        report_evaluation(c->report, c->start.run.eval.parts[set].name, c->meta.step, c->meta.epoch, &sums, 0, NULL);
-        slot_report_add(&all, &sums);
+    struct evaluation evaluation = {.run = run, .server = c->server, .report = c->report, .tally = &c->counted_eval, .step = c->meta.step,
+                                    .epoch = c->meta.epoch, .metrics = &c->metrics};
+    TRY(evaluate_sets(&evaluation, &sums, err));
+    bool best = best_take(&c->stage->best, &c->metrics, &c->meta);
+    evaluate_report(&evaluation, &sums, time_seconds() - began, best);
+    if (best_is_over(&c->stage->best, &c->meta) && stage_steps_done(c) < c->stage->steps) {
+        c->meta.stage_done = 1;
+        report_early_stop(c->report, &c->meta);
     }
-    bool best = all.weight > 0 && (c->meta.best_step < 0 || all.loss / all.weight < c->meta.best_value);
-    if (best) {
-        snprintf(c->meta.best_metric, sizeof c->meta.best_metric, "eval_loss");
-        c->meta.best_value = all.loss / all.weight;
-        c->meta.best_step = c->meta.step;
-    }
-    c->counted_eval.steps = 1; /* sums of the whole evaluation, not means over its sets */
-    struct report_extra extra = {0};
-    tally_put(&c->counted_eval, "eval", c->meta.step, &extra);
-    report_evaluation(c->report, NULL, c->meta.step, c->meta.epoch, &all, time_seconds() - began, &extra);
-    report_extra_free(&extra);
+    return best && c->stage->keeps_best ? save(c, err) : STATUS_OK;
+}
+
+/* A loss that stays too high for too long ends the run, before it spoils more than it taught. */
+static enum status watch_loss(struct course *c, const struct server_step *step, struct error *err)
+{
+    const struct options *o = c->stage->run->options;
+    double loss = step->sums.weight > 0 ? step->sums.loss / step->sums.weight : 0;
+    if (o->loss_watchdog_threshold <= 0)
+        return STATUS_OK;
+    c->meta.high_losses = loss > o->loss_watchdog_threshold ? c->meta.high_losses + 1 : 0;
+    if (c->meta.high_losses >= o->loss_watchdog_patience)
+        FAIL(err, STATUS_NUMERIC, "the training loss was above loss_watchdog_threshold %g for %lld steps in a row, last %.4f in step %lld; "
+             "snapshots of earlier steps stay. Lower learning_rate or max_grad_norm, lengthen the warm-up, or look at the rows of these steps",
+             o->loss_watchdog_threshold, (long long)c->meta.high_losses, loss, (long long)c->meta.step);
     return STATUS_OK;
 }
 
 /* How long it will take, said after three steps besides the first, which is slower; the first line may be far away. */
 static void estimate(struct course *c, double seconds)
 {
-    int64_t done = c->meta.step - c->start.meta.step, left = c->start.total_steps - c->meta.step;
+    int64_t done = c->meta.step - c->start.meta.step, left = start_total_steps(&c->start, &c->meta) - c->meta.step;
     if (done > 1)
         c->warm_seconds += seconds;
     if (done == 1 + WARM_STEPS && left && c->options->logging_steps > done)
@@ -112,7 +128,7 @@ static void estimate(struct course *c, double seconds)
 static void take_step(struct course *c, const struct server_step *step)
 {
     c->meta.step = step->step + 1;
-    c->meta.epoch = (double)c->meta.step / (double)order_steps_per_epoch(&c->start.run.order);
+    c->meta.epoch = (double)stage_steps_done(c) / (double)order_steps_per_epoch(&c->stage->run->order);
     c->meta.updates = server_updates(c->server);
     c->meta.tokens_seen += step->sums.tokens;
     for (int i = 0; i < REPORT_SPANS; i++)
@@ -123,21 +139,22 @@ static void take_step(struct course *c, const struct server_step *step)
     add_counts(c, &c->counted, step->imbalance);
     c->evaluated = c->saved = false;
     estimate(c, step->seconds);
-    bool first = c->options->logging_first_step && c->meta.step == 1;
-    if (!first && c->meta.step % c->options->logging_steps && c->meta.step != c->start.total_steps)
+    int64_t total = start_total_steps(&c->start, &c->meta);
+    bool first = c->options->logging_first_step && c->meta.step == 1, last = stage_steps_done(c) == c->stage->steps;
+    if (!first && c->meta.step % c->options->logging_steps && !last)
         return;
     double elapsed = time_seconds() - c->began;
     double per_step = elapsed / (double)(c->meta.step - c->start.meta.step);
     struct step_facts facts = {
         .step = c->meta.step,
-        .total = c->start.total_steps,
+        .total = total,
         .epoch = c->meta.epoch,
         .sums = c->window.sums,
         .learning_rate = step->learning_rate,
         .grad_norm = step->grad_norm,
         .tokens_per_second = c->window.seconds > 0 ? (double)c->window.sums.tokens / c->window.seconds : 0,
         .elapsed_s = elapsed,
-        .left_s = per_step * (double)(c->start.total_steps - c->meta.step),
+        .left_s = per_step * (double)(total - c->meta.step),
         .slowest_rank = step->slowest_rank,
         .slowest_lag_ms = step->slowest_lag_ms,
         .median_lag_ms = step->median_lag_ms,
@@ -151,29 +168,135 @@ static void take_step(struct course *c, const struct server_step *step)
     c->window = (struct window){0};
 }
 
-/* All steps that are left. STATUS_STOPPED when asked to stop. */
-static enum status run_steps(struct course *c, struct error *err)
+/* The steps of the stage that are left. STATUS_STOPPED when asked to stop. */
+static enum status run_stage_steps(struct course *c, struct error *err)
 {
-    const struct options *o = c->options;
-    int64_t per_epoch = order_steps_per_epoch(&c->start.run.order), total = c->start.total_steps;
-    c->evaluated = !(o->eval_on_start && c->meta.step == 0);
-    c->saved = true;
+    const struct stage *stage = c->stage;
+    const struct options *o = stage->run->options;
+    int64_t per_epoch = order_steps_per_epoch(&stage->run->order);
+    c->evaluated = !(o->eval_on_start && stage_steps_done(c) == 0);
     TRY(evaluate(c, err));
-    while (c->meta.step < total) {
+    while (stage_steps_done(c) < stage->steps && !c->meta.stage_done) {
         struct server_step step;
         TRY(server_train_step(c->server, c->meta.step, &step, err));
         take_step(c, &step);
-        if (due(o->eval_strategy, o->eval_steps, per_epoch, c->meta.step, total))
+        TRY(watch_loss(c, &step, err));
+        int64_t done = stage_steps_done(c);
+        if (due(o->eval_strategy, o->eval_steps, per_epoch, done, stage->steps) && (done >= o->eval_delay || done == stage->steps))
             TRY(evaluate(c, err));
         int signals = server_take_signals(c->server);
-        if (signals & SERVER_SIGNAL_SAVE || due(o->save_strategy, o->save_steps, per_epoch, c->meta.step, total) ||
-            c->meta.step == total)
+        if (signals & SERVER_SIGNAL_SAVE || due(o->save_strategy, o->save_steps, per_epoch, done, stage->steps) || done == stage->steps ||
+            c->meta.stage_done)
             TRY(save(c, err));
         saver_poll(c->saver, snapshot_done, c);
         if (signals & SERVER_SIGNAL_STOP)
             FAIL(err, STATUS_STOPPED, "asked to stop after step %lld", (long long)c->meta.step);
     }
     return STATUS_OK;
+}
+
+/* Parameters, and the optimizer's states if wanted, of an earlier step of this run. */
+static enum status go_back(struct course *c, int64_t step, struct error *err)
+{
+    struct shard *shard = c->start.shard;
+    struct snapshot_target targets[SNAPSHOT_MAX_STATES];
+    struct snapshot *snapshot;
+    char name[SNAPSHOT_STRING_SIZE];
+    struct text path = {0};
+    saver_finish(c->saver);
+    saver_poll(c->saver, snapshot_done, c);
+    snapshot_file_name(step, name);
+    text_printf(&path, "%s/snapshots/%s", c->options->output_dir, name);
+    enum status st = path.failed ? error_set(err, STATUS_NOMEM, "no memory for a path") : snapshot_open(path.data, &snapshot, err);
+    text_free(&path);
+    if (st != STATUS_OK) {
+        error_prefix(err, "the best snapshot of the stage before");
+        return st;
+    }
+    for (int i = 0; i < shard->n_states; i++)
+        targets[i] = (struct snapshot_target){shard->state_names[i], shard->states[i]};
+    st = snapshot_load(snapshot, &c->start.run.table, shard->parameters, shard->n_states, targets, err);
+    if (st == STATUS_OK) {
+        c->meta.updates = snapshot_meta(snapshot)->updates;
+        server_replaced(c->server, c->meta.updates);
+    }
+    snapshot_close(snapshot);
+    return st;
+}
+
+static void empty_states(struct course *c)
+{
+    struct shard *shard = c->start.shard;
+    saver_finish(c->saver); /* it may still be copying them */
+    for (int i = 0; i < shard->n_states; i++)
+        memset(shard->states[i], 0, (size_t)shard->chunks.values * sizeof *shard->states[i]);
+    c->meta.updates = 0;
+    server_replaced(c->server, 0);
+}
+
+/* What the entry of the stage asks for at its first step. */
+static enum status begin_stage(struct course *c, int number, struct error *err)
+{
+    const struct stage_options *entry = c->options->stages.count ? &c->options->stages.items[number] : NULL;
+    int64_t best = c->meta.best_step;
+    if (number > 0 && !strcmp(entry->start_from, "best") && best >= 0 && best != c->meta.step)
+        TRY(go_back(c, best, err));
+    if (number > 0 && entry->reset_optimizer)
+        empty_states(c);
+    c->meta.stage = number;
+    c->meta.stage_step = c->meta.step;
+    c->meta.stage_done = 0;
+    c->meta.epoch = 0;
+    c->meta.high_losses = 0;
+    snprintf(c->meta.stage_name, sizeof c->meta.stage_name, "%.120s", entry ? entry->name : "");
+    best_reset(&c->meta);
+    return STATUS_OK;
+}
+
+/* `begins`: anew, and not in a run that goes on in the middle of it. */
+static enum status enter_stage(struct course *c, int number, bool begins, struct error *err)
+{
+    const struct stage *stage = c->stage = &c->start.stages[number];
+    const struct options *o = stage->run->options;
+    if (begins)
+        TRY(begin_stage(c, number, err));
+    struct optimizer_options settings = stage_optimizer_options(o);
+    TRY(optimizer_set_options(c->start.optimizer, &settings, err));
+    c->meta.global_batch = c->start.slots * o->per_device_train_batch_size;
+    c->meta.max_steps = start_total_steps(&c->start, &c->meta);
+    struct server_stage entered = {.number = number, .first_step = c->meta.stage_step, .schedule = stage->schedule,
+                                   .max_grad_norm = o->max_grad_norm};
+    server_enter_stage(c->server, &entered);
+    if (stage->run->name)
+        report_stage(c->report, stage->run->name, c->meta.step, stage->steps, begins);
+    return STATUS_OK;
+}
+
+static enum status run_stages(struct course *c, struct error *err)
+{
+    bool anew = c->meta.step == 0;
+    c->saved = true;
+    for (int number = (int)c->meta.stage; number < c->start.run.n_stages; number++) {
+        bool begins = anew || number != c->start.meta.stage;
+        TRY(enter_stage(c, number, begins, err));
+        TRY(run_stage_steps(c, err));
+    }
+    return STATUS_OK;
+}
+
+/* The run's folder stands for its best snapshot from here on, where the last stage asks for that. */
+static enum status prefer_best(struct course *c, bool finished, struct error *err)
+{
+    char *dir = path_join(c->options->output_dir, "snapshots");
+    if (!dir)
+        FAIL(err, STATUS_NOMEM, "no memory for a path");
+    const struct stage *last = &c->start.stages[c->start.run.n_stages - 1];
+    bool best = finished && last->run->options->load_best_model_at_end && c->meta.best_step >= 0;
+    if (finished)
+        saver_finish(c->saver);
+    enum status st = snapshot_prefer(dir, best ? c->meta.best_step : -1, err);
+    mem_free(dir);
+    return st;
 }
 
 /* Asked to stop: the state after the last whole step is what counts; a step half-way done is forgotten. */
@@ -209,8 +332,6 @@ static enum status open_course(struct course *c, struct transport *transport, st
         .slots = start->slots,
         .pool = start->run.pool,
         .optimizer = start->optimizer,
-        .schedule = start->schedule,
-        .max_grad_norm = o->max_grad_norm,
         .credits = (int)o->ps.credits,
         .timeout_ms = (int64_t)(o->timeout_s * 1e3),
         .first_step = start->meta.step,
@@ -229,7 +350,10 @@ static enum status train(struct course *c, struct error *err)
     TRY(server_accept(c->server, err));
     report_plan(c->report, &c->start, c->invocation, c->server);
     c->began = time_seconds();
-    enum status st = run_steps(c, err);
+    TRY(prefer_best(c, false, err));
+    enum status st = run_stages(c, err);
+    if (st == STATUS_OK)
+        st = prefer_best(c, true, err);
     return st == STATUS_STOPPED ? save_and_stop(c, err) : st;
 }
 
@@ -253,6 +377,7 @@ static bool close_course(struct course *c, struct transport *transport, enum sta
     server_free(c->server);
     tally_free(&c->counted);
     tally_free(&c->counted_eval);
+    metrics_free(&c->metrics);
     start_free(&c->start);
     return clean;
 }

@@ -46,8 +46,10 @@ static enum status remove_earlier_run(const char *folder, struct error *err)
     if (path.failed)
         FAIL(err, STATUS_NOMEM, "no memory for a path");
     enum status st = snapshot_list(path.data, &steps, &count, err);
-    for (int i = -2; st == STATUS_OK && i < count; i++) {
+    for (int i = -3; st == STATUS_OK && i < count; i++) {
         char name[SNAPSHOT_STRING_SIZE] = "latest";
+        if (i == -3)
+            snprintf(name, sizeof name, "best");
         if (i >= 0)
             snapshot_file_name(steps[i], name);
         text_clear(&path);
@@ -99,8 +101,7 @@ static enum status take_over(struct start *s, struct options *o, const struct sn
 
 static enum status make_optimizer(struct start *s, const struct options *o, struct error *err)
 {
-    struct optimizer_options settings = {.beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .epsilon = o->adam_epsilon,
-                                         .weight_decay = o->weight_decay, .momentum = o->momentum, .nesterov = o->nesterov};
+    struct optimizer_options settings = stage_optimizer_options(s->stages[s->meta.stage].run->options);
     TRY(optimizer_create(o->optim, &settings, &s->run.table, &s->run.chunks, &s->optimizer, err));
     return shard_create(&s->run.chunks, optimizer_n_states(s->optimizer), optimizer_state_names(s->optimizer), &s->shard, err);
 }
@@ -158,20 +159,31 @@ static enum status check_routing(const struct start *s, const struct snapshot *s
     return STATUS_OK;
 }
 
-static enum status make_schedule(struct start *s, const struct options *o, struct error *err)
+/* The stage to begin or go on in, and how many steps the run has as far as is known. */
+static enum status plan_stages(struct start *s, bool resumed, struct error *err)
 {
-    enum schedule_type type;
-    struct schedule_kwargs kwargs = {.num_cycles = o->lr_num_cycles, .min_lr = o->min_lr, .min_lr_rate = o->min_lr_rate};
-    if (o->lr_milestones.count != o->lr_factors.count || o->lr_milestones.count > SCHEDULE_MAX_MILESTONES)
-        FAIL(err, STATUS_USAGE, "lr_milestones and lr_factors must have the same length, at most %d; found %zu and %zu",
-             SCHEDULE_MAX_MILESTONES, o->lr_milestones.count, o->lr_factors.count);
-    kwargs.milestones = (int)o->lr_milestones.count;
-    for (int i = 0; i < kwargs.milestones; i++) {
-        kwargs.at[i] = o->lr_milestones.items[i];
-        kwargs.factor[i] = o->lr_factors.items[i];
-    }
-    TRY(schedule_parse(o->lr_scheduler_type, &type, err));
-    return schedule_make(type, o->learning_rate, s->total_steps, o->warmup_steps, o->warmup_ratio, &kwargs, &s->schedule, err);
+    int n = s->run.n_stages;
+    s->stages = mem_alloc((size_t)n, sizeof *s->stages);
+    if (!s->stages)
+        FAIL(err, STATUS_NOMEM, "no memory for %d stages", n);
+    TRY(stages_plan(&s->run, s->stages, err));
+    if (s->meta.stage < 0 || s->meta.stage >= n)
+        FAIL(err, STATUS_DATA, "'%s' belongs to stage %lld of the run, which has %d", s->resumed_from, (long long)s->meta.stage + 1, n);
+    s->total_steps = start_total_steps(s, &s->meta);
+    if (resumed && s->meta.stage == n - 1 && (s->meta.stage_done || s->meta.step >= s->total_steps))
+        text_printf(&s->notes, s->meta.stage_done ? "the run was ended early after step %lld: nothing is left to train\n"
+                                                  : "step %lld was the last one: nothing is left to train; raise max_steps or "
+                                                    "num_train_epochs to go on\n",
+                    (long long)s->meta.step);
+    return STATUS_OK;
+}
+
+int64_t start_total_steps(const struct start *s, const struct snapshot_meta *meta)
+{
+    int64_t total = meta->stage_done ? meta->step : meta->stage_step + s->stages[meta->stage].steps;
+    for (int i = (int)meta->stage + 1; i < s->run.n_stages; i++)
+        total += s->stages[i].steps;
+    return total;
 }
 
 static enum status load(struct start *s, struct options *o, int workers, int ranks_on_node, struct snapshot **snapshot,
@@ -195,17 +207,12 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     if (*snapshot)
         TRY(check_routing(s, *snapshot, err));
     TRY(run_plan(&s->run, s->slots, err));
-    s->total_steps = run_total_steps(&s->run);
-    if (*snapshot && s->meta.step >= s->total_steps)
-        text_printf(&s->notes, "step %lld was the last one: nothing is left to train; raise max_steps or num_train_epochs to go on\n",
-                    (long long)s->meta.step);
-    TRY(make_schedule(s, o, err));
+    TRY(plan_stages(s, *snapshot, err));
     TRY(make_optimizer(s, o, err));
     TRY(fill_parameters(s, o, *snapshot, err));
     TRY(claim_folder(o, wants_resume(o), err));
     s->meta.max_steps = s->total_steps;
     s->meta.slots = s->slots;
-    s->meta.global_batch = s->slots * o->per_device_train_batch_size;
     s->meta.seed = o->seed;
     s->meta.data_seed = o->data_seed;
     s->meta.chunk_values = o->ps.chunk_values;
@@ -229,6 +236,7 @@ enum status start_load(struct options *options, int workers, int ranks_on_node, 
 void start_free(struct start *s)
 {
     run_free(&s->run);
+    mem_free(s->stages);
     shard_free(s->shard);
     optimizer_free(s->optimizer);
     threads_free(s->pool);

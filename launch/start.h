@@ -4,8 +4,8 @@
 #define LAUNCH_START_H
 
 #include "launch/run.h"
+#include "launch/stage.h"
 #include "ps/optimizer/optimizer.h"
-#include "ps/schedule.h"
 #include "ps/shard.h"
 #include "ps/snapshot.h"
 
@@ -13,10 +13,10 @@ struct start {
     struct run run;
     struct threads *pool;
     int slots;
-    int64_t total_steps;
+    struct stage *stages; /* [run.n_stages] */
+    int64_t total_steps;  /* as planned at the start */
     struct optimizer *optimizer;
     struct shard *shard; /* parameters are filled */
-    struct schedule schedule;
     struct snapshot_meta meta; /* state of the run so far; all zero for a new one but best_step = -1 */
     char *history;             /* metrics so far as JSON lines, NULL for a new run */
     size_t history_size;
@@ -26,6 +26,8 @@ struct start {
 
 /* Fixes ps.slots in the options where they leave it open. On failure everything is released. */
 enum status start_load(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err);
+/* Steps of the whole run, with what has become of the stages up to the one in `meta`. */
+int64_t start_total_steps(const struct start *start, const struct snapshot_meta *meta);
 void start_free(struct start *start);
 
 #endif

@@ -53,7 +53,6 @@ static enum status train(struct transport *transport, const struct options *opti
             .slots = welcome->slots,
             .range = slots_of_worker(welcome->slots, welcome->workers, welcome->worker),
             .source = run_batches(&run),
-            .routing = &run.routing,
             .seed = (uint64_t)options->seed,
             .timeout_ms = (int64_t)(options->timeout_s * 1e3),
             .signals = flags_of_signals,

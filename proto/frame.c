@@ -133,6 +133,9 @@ static void order_pack(const struct message *m, union wire *w, struct scratch *s
     w->order.count = from->count;
     w->order.status = from->status;
     w->order.text = cut(scratch, from->text, ERROR_TEXT_SIZE - 1);
+    w->order.stage = from->stage;
+    w->order.stage_step = from->stage_step;
+    w->order.version = from->version;
 }
 
 static void order_read(union wire *w, struct reader *r, struct message *m)
@@ -144,9 +147,13 @@ static void order_read(union wire *w, struct reader *r, struct message *m)
     need(r, from->first >= 0, "first", from->first);
     need(r, from->count >= 0 && (int64_t)from->first + from->count <= INT32_MAX, "count", from->count);
     need(r, from->status >= STATUS_OK && from->status <= STATUS_STOPPED, "status", from->status);
+    need(r, from->stage >= 0, "stage", from->stage);
+    need(r, from->stage_step >= -1, "stage_step", from->stage_step);
+    need(r, from->version >= -1, "version", from->version);
     m->order = (struct message_order){
         .action = (enum order_action)from->action, .step = from->step, .set = from->set, .first = from->first,
         .count = from->count, .status = from->status, .text = clean(r, from->text, ERROR_TEXT_SIZE - 1, "text length"),
+        .stage = from->stage, .stage_step = from->stage_step, .version = from->version,
     };
 }
 

@@ -28,7 +28,7 @@ enum message_kind {
     MESSAGE_KIND_COUNT
 };
 
-enum order_action { ORDER_TRAIN = 1, ORDER_EVALUATE, ORDER_STOP, ORDER_ABORT, ORDER_ACTION_END };
+enum order_action { ORDER_TRAIN = 1, ORDER_EVALUATE, ORDER_GENERATE, ORDER_STOP, ORDER_ABORT, ORDER_ACTION_END };
 enum chunk_what { CHUNK_GRADIENT = 1, CHUNK_PARAMETERS, CHUNK_WHAT_END };
 
 struct message_hello {
@@ -49,10 +49,13 @@ struct message_welcome {
 
 struct message_order {
     enum order_action action;
-    int64_t step;
-    int set, first, count; /* evaluation: data set and batches */
+    int64_t step;          /* steps of the run before this one */
+    int set, first, count; /* evaluation: data set and batches; generation: data set and rows */
     int status;            /* enum status: why to stop or abort */
     const char *text;      /* the same in words; at most ERROR_TEXT_SIZE - 1 bytes */
+    int stage;             /* whose rows and options */
+    int64_t stage_step;    /* steps of that stage before this one */
+    int64_t version;       /* parameters to use: CHUNK_PARAMETERS carries it as its step */
 };
 
 /* The payload travels beside the message, as one contiguous transfer with `tag`, and may be asked for at any time. */
@@ -98,7 +101,7 @@ struct message_failure {
     const char *text;
 };
 
-/* Bytes about one slot of a training step, or about one batch of an evaluation set. */
+/* Bytes about one slot of a training step, one batch of an evaluation set, or one of its rows. */
 struct message_text {
     int64_t step;
     int set, index;

@@ -24,6 +24,7 @@ enum status server_create(const struct server_config *config, struct server **ou
     if (!s)
         FAIL(err, STATUS_NOMEM, "no memory for the server");
     s->config = *config;
+    s->stage = config->stage;
     s->workers = transport_size(config->transport) - 1;
     s->version = -1;
     outbox_init(&s->outbox, config->transport);
@@ -74,6 +75,8 @@ void server_free(struct server *s)
     mem_free(s->said);
     mem_free(s->reports);
     mem_free(s->eval_reports);
+    for (int i = 0; i < SERVER_SHOWN_ROWS; i++)
+        text_free(&s->shown[i]);
     mem_free(s->counts);
     mem_free(s->crcs);
     outbox_free(&s->outbox);

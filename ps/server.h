@@ -9,6 +9,7 @@
 
 #include "common/params.h"
 #include "common/status.h"
+#include "common/text.h"
 #include "common/threads.h"
 #include "proto/messages.h"
 #include "proto/transport.h"
@@ -21,6 +22,14 @@ struct server;
 
 enum { SERVER_SIGNAL_STOP = 1, SERVER_SIGNAL_SAVE = 2 };
 
+/* A part of the run with a course of its own. */
+struct server_stage {
+    int number;         /* from 0; workers take rows and options by it */
+    int64_t first_step; /* steps of the run before it */
+    struct schedule schedule; /* by steps of the stage */
+    double max_grad_norm;     /* 0: no clipping */
+};
+
 struct server_config {
     struct transport *transport;  /* this rank is 0, the workers are 1..size-1 */
     const struct params *table;
@@ -28,8 +37,7 @@ struct server_config {
     int slots;
     struct threads *pool;
     struct optimizer *optimizer;
-    struct schedule schedule;
-    double max_grad_norm;         /* 0: no clipping */
+    struct server_stage stage;    /* the one to begin with */
     int credits;                  /* chunk payloads that may be on their way at once */
     int64_t timeout_ms;           /* deadline of every wait */
     int64_t first_step;           /* steps done so far */
@@ -67,12 +75,24 @@ int64_t server_updates(const struct server *server);
 /* SERVER_SIGNAL_* that came since the last call, from this rank or from a worker. */
 int server_take_signals(struct server *server);
 
+/* From here on steps and evaluations belong to this stage; to be called before the first of them. */
+void server_enter_stage(struct server *server, const struct server_stage *stage);
+/* The shard's parameters were replaced: workers get them anew. `updates`: those that the optimizer's states have seen. */
+void server_replaced(struct server *server, int64_t updates);
+
 /* Runs training step `step`. STATUS_STOPPED when asked to stop meanwhile: parameters are those before the step. */
 enum status server_train_step(struct server *server, int64_t step, struct server_step *out, struct error *err);
 
 /* Evaluates batches 0..batches-1 of an evaluation set with the present parameters (those of `step`). */
 enum status server_evaluate(struct server *server, int64_t step, int set, int batches, struct slot_report *sums,
                             struct error *err);
+
+/* Lets the workers answer rows 0..rows-1 of an evaluation set, each by one of them; their counts add up in server_counts, and
+ * what they have to show is in server_shown. */
+enum status server_generate(struct server *server, int64_t step, int set, int rows, struct error *err);
+/* What a worker sent to be shown about a row of the last server_generate, "" where it sent nothing; rows 0..SERVER_SHOWN_ROWS-1. */
+enum { SERVER_SHOWN_ROWS = 64 };
+const struct text *server_shown(const struct server *server, int row);
 
 /* Sums of the whole numbers that workers counted in the last step or evaluation of a set; *count is 0 where they told none.
  * Valid until the next one. */

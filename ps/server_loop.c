@@ -93,6 +93,19 @@ static enum status on_counts(struct server *s, int worker, const struct message 
     return STATUS_OK;
 }
 
+static enum status on_text(struct server *s, int worker, const struct message *m, struct error *err)
+{
+    const struct message_text *in = &m->text;
+    if (s->leaving)
+        return STATUS_OK;
+    if (in->set != s->eval_set || in->index < 0 || in->index >= SERVER_SHOWN_ROWS)
+        FAIL(err, STATUS_PEER, "rank %d sent a text about row %d of evaluation set %d, which is not expected", s->sessions[worker].rank,
+             in->index, in->set);
+    text_clear(&s->shown[in->index]);
+    text_append(&s->shown[in->index], in->payload, in->payload_size);
+    return STATUS_OK;
+}
+
 static enum status on_signal(struct server *s, int worker, const struct message *m, struct error *err)
 {
     (void)worker, (void)err;
@@ -130,7 +143,7 @@ static enum status on_bye(struct server *s, int worker, const struct message *m,
 typedef enum status handler(struct server *, int worker, const struct message *, struct error *);
 static handler *const handlers[MESSAGE_KIND_COUNT] = {
     [MESSAGE_HELLO] = on_hello,   [MESSAGE_CHUNK] = on_chunk, [MESSAGE_SLOT] = on_slot,       [MESSAGE_EVAL] = on_eval,
-    [MESSAGE_COUNTS] = on_counts,
+    [MESSAGE_COUNTS] = on_counts, [MESSAGE_TEXT] = on_text,
     [MESSAGE_SIGNAL] = on_signal, [MESSAGE_ALIVE] = on_alive, [MESSAGE_FAILURE] = on_failure, [MESSAGE_BYE] = on_bye,
 };
 

@@ -32,10 +32,13 @@ struct server {
     struct report *eval_reports;
     int n_eval, eval_batches;
 
-    int64_t version;         /* step whose parameters the workers were sent; -1: none */
+    struct server_stage stage;
+    int64_t replaced;        /* how often parameters were replaced from outside */
+    int64_t version;         /* of the parameters that the workers were sent: step + replaced; -1: none */
     uint32_t *crcs;          /* [chunks] of the parameters */
     struct outbox outbox;    /* parameters on their way */
 
+    struct text shown[SERVER_SHOWN_ROWS]; /* about rows of the last generation */
     int64_t *counts; /* [n_counts] sums over the slots or batches of what is in work */
     size_t n_counts;
 

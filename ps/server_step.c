@@ -64,6 +64,11 @@ static enum status order(struct server *s, int worker, enum order_action action,
     m.order.count = count;
     m.order.status = why;
     m.order.text = text ? text : "";
+    m.order.stage = s->stage.number;
+    m.order.stage_step = step - s->stage.first_step;
+    m.order.version = step + s->replaced;
+    if (step < 0)
+        m.order.stage_step = m.order.version = -1;
     return server_post(s, worker, &m, err);
 }
 
@@ -77,19 +82,20 @@ static void checksum_chunk(void *context, int task, int thread)
 /* Announces the parameters of `step` to all workers, in forward order, unless they have them. */
 static enum status publish(struct server *s, int64_t step, struct error *err)
 {
-    if (s->version == step)
+    int64_t version = step + s->replaced;
+    if (s->version == version)
         return STATUS_OK;
     struct shard *shard = s->config.shard;
     threads_run(s->config.pool, shard->chunks.count, checksum_chunk, s);
     for (int c = 0; c < shard->chunks.count; c++)
         for (int w = 0; w < s->workers; w++) {
             size_t bytes = (size_t)chunk_size(&shard->chunks, c) * sizeof(float);
-            struct message_chunk chunk = {.what = CHUNK_PARAMETERS, .step = step, .chunk = c};
+            struct message_chunk chunk = {.what = CHUNK_PARAMETERS, .step = version, .chunk = c};
             TRY(outbox_announce(&s->outbox, s->sessions[w].rank, &chunk, shard->parameters + chunk_begin(&shard->chunks, c),
                                 bytes, &s->crcs[c], NULL, err));
             session_sent(&s->sessions[w], bytes);
         }
-    s->version = step;
+    s->version = version;
     return STATUS_OK;
 }
 
@@ -122,7 +128,7 @@ static enum status update(struct server *s, struct server_step *out, struct erro
 {
     const float *const *sums = gather_sums(s->gather);
     double weight = out->sums.weight;
-    out->learning_rate = schedule_rate(&s->config.schedule, out->step);
+    out->learning_rate = schedule_rate(&s->stage.schedule, out->step - s->stage.first_step);
     if (!(weight > 0)) {
         log_warn("step %lld has no supervised token: no update", (long long)out->step + 1);
         return STATUS_OK;
@@ -138,7 +144,7 @@ static enum status update(struct server *s, struct server_step *out, struct erro
     struct optimizer_scalars scalars = {
         .learning_rate = out->learning_rate,
         .step = ++s->config.updates,
-        .scale = gradient_clip(norm.norm, s->config.max_grad_norm) / weight,
+        .scale = gradient_clip(norm.norm, s->stage.max_grad_norm) / weight,
     };
     out->updated = true;
     return optimizer_step(s->config.optimizer, s->config.pool, &scalars, s->config.shard, sums, s->before_update,
@@ -166,6 +172,17 @@ static double imbalance(const struct server *s)
         sum += s->sessions[w].work;
     }
     return sum > 0 ? (double)most * s->workers / (double)sum : 0;
+}
+
+void server_enter_stage(struct server *s, const struct server_stage *stage)
+{
+    s->stage = *stage;
+}
+
+void server_replaced(struct server *s, int64_t updates)
+{
+    s->config.updates = updates;
+    s->replaced++;
 }
 
 enum status server_train_step(struct server *s, int64_t step, struct server_step *out, struct error *err)
@@ -210,27 +227,45 @@ static bool evaluation_is_in(const struct server *s)
     return s->n_eval == s->eval_batches && s->outbox.count == 0;
 }
 
-enum status server_evaluate(struct server *s, int64_t step, int set, int batches, struct slot_report *sums, struct error *err)
+/* Batches or rows of an evaluation set, shared among the workers. */
+static enum status share_out(struct server *s, enum order_action action, int64_t step, int set, int count, struct error *err)
 {
-    *sums = (struct slot_report){0};
-    struct report *reports = mem_realloc(s->eval_reports, (size_t)batches, sizeof *reports);
+    struct report *reports = mem_realloc(s->eval_reports, (size_t)count, sizeof *reports);
     if (!reports)
-        FAIL(err, STATUS_NOMEM, "no memory to evaluate %d batches", batches);
-    memset(reports, 0, (size_t)batches * sizeof *reports);
+        FAIL(err, STATUS_NOMEM, "no memory to evaluate %d batches or rows", count);
+    memset(reports, 0, (size_t)count * sizeof *reports);
     s->eval_reports = reports;
-    s->eval_batches = batches;
+    s->eval_batches = count;
     s->eval_set = set;
     s->n_eval = 0;
     clear_counts(s);
     for (int w = 0; w < s->workers; w++) {
-        struct slot_range share = slots_of_worker(batches, s->workers, w);
-        TRY(order(s, w, ORDER_EVALUATE, step, set, share.first, share.count, STATUS_OK, NULL, err));
+        struct slot_range share = slots_of_worker(count, s->workers, w);
+        TRY(order(s, w, action, step, set, share.first, share.count, STATUS_OK, NULL, err));
     }
     TRY(publish(s, step, err));
-    TRY(server_wait(s, evaluation_is_in, NULL, "the evaluation", false, err));
+    return server_wait(s, evaluation_is_in, NULL, "the evaluation", false, err);
+}
+
+enum status server_evaluate(struct server *s, int64_t step, int set, int batches, struct slot_report *sums, struct error *err)
+{
+    *sums = (struct slot_report){0};
+    TRY(share_out(s, ORDER_EVALUATE, step, set, batches, err));
     for (int i = 0; i < batches; i++)
-        slot_report_add(sums, &reports[i].numbers);
+        slot_report_add(sums, &s->eval_reports[i].numbers);
     return STATUS_OK;
+}
+
+enum status server_generate(struct server *s, int64_t step, int set, int rows, struct error *err)
+{
+    for (int i = 0; i < SERVER_SHOWN_ROWS; i++)
+        text_clear(&s->shown[i]);
+    return share_out(s, ORDER_GENERATE, step, set, rows, err);
+}
+
+const struct text *server_shown(const struct server *s, int row)
+{
+    return &s->shown[row];
 }
 
 static bool all_left(const struct server *s)

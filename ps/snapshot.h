@@ -46,6 +46,12 @@ enum { SNAPSHOT_FORMAT = 1, SNAPSHOT_MAX_STATES = 4, SNAPSHOT_STRING_SIZE = 128 
     FIELD(STRING, best_metric, "metric that chooses the best snapshot; empty: none")            \
     FIELD(REAL, best_value, "best value so far")                                                \
     FIELD(INT, best_step, "step of the best value; -1: none yet")                               \
+    FIELD(INT, idle_evaluations, "evaluations in a row that brought no gain")                   \
+    FIELD(INT, high_losses, "steps in a row whose loss was above loss_watchdog_threshold")      \
+    FIELD(INT, stage, "stage in work, from 0")                                                  \
+    FIELD(STRING, stage_name, "its name; empty in a run without stages")                        \
+    FIELD(INT, stage_step, "steps of the run before the stage")                                 \
+    FIELD(INT, stage_done, "1: the stage was ended before its last step")                       \
     FIELD(STRING, digest, "hash of all parameters and optimizer states in table order")
 
 enum snapshot_kind { SNAPSHOT_INT, SNAPSHOT_REAL, SNAPSHOT_STRING };
@@ -131,7 +137,8 @@ enum status snapshot_open(const char *path, struct snapshot **out, struct error 
  * `latest` come from a run that was given up or killed while it published). Damaged ones are passed over and described
  * in `warnings` (one line each; may be NULL). STATUS_DATA when there is none. */
 enum status snapshot_open_latest(const char *dir, struct snapshot **out, struct text *warnings, struct error *err);
-/* Opens what a person names: a snapshot file, or the newest good one of a folder of snapshots or of a run's folder. */
+/* Opens what a person names: a snapshot file, or the preferred one, else the newest good one, of a folder of snapshots or of a
+ * run's folder. */
 enum status snapshot_open_any(const char *path, struct snapshot **out, struct text *warnings, struct error *err);
 void snapshot_close(struct snapshot *snapshot);
 
@@ -163,6 +170,9 @@ enum status snapshot_text(const struct snapshot *snapshot, const char *name, cha
                           struct error *err);
 enum status snapshot_file(const struct snapshot *snapshot, const char *name, char **out, size_t *size,
                           struct error *err);
+/* Lets commands that are given the folder take the snapshot of this step for it, instead of the newest; -1: the newest again. */
+enum status snapshot_prefer(const char *dir, int64_t step, struct error *err);
+
 /* Names below /run/files in alphabetical order. */
 int snapshot_files(const struct snapshot *snapshot);
 const char *snapshot_file_at(const struct snapshot *snapshot, int index);

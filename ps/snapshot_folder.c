@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/files.h"
 #include "common/memory.h"
@@ -61,10 +62,11 @@ enum status snapshot_list(const char *dir, int64_t **steps, int *count, struct e
     return st;
 }
 
-int64_t snapshot_latest_step(const char *dir)
+/* The step that a small file in the folder names, or -1. */
+static int64_t named_step(const char *dir, const char *pointer)
 {
     char line[SNAPSHOT_STRING_SIZE] = "", path[PATH_MAX];
-    FILE *file = snprintf(path, sizeof path, "%s/latest", dir) < (int)sizeof path ? fopen(path, "re") : NULL;
+    FILE *file = snprintf(path, sizeof path, "%s/%s", dir, pointer) < (int)sizeof path ? fopen(path, "re") : NULL;
     if (!file)
         return -1;
     if (!fgets(line, sizeof line, file))
@@ -72,6 +74,25 @@ int64_t snapshot_latest_step(const char *dir)
     fclose(file);
     line[strcspn(line, "\n")] = '\0';
     return step_of_name(line);
+}
+
+int64_t snapshot_latest_step(const char *dir)
+{
+    return named_step(dir, "latest");
+}
+
+enum status snapshot_prefer(const char *dir, int64_t step, struct error *err)
+{
+    char name[SNAPSHOT_STRING_SIZE], path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/best", dir) >= (int)sizeof path)
+        FAIL(err, STATUS_USAGE, "the path of '%s' is too long", dir);
+    if (step < 0) {
+        if (unlink(path) && errno != ENOENT)
+            FAIL(err, STATUS_IO, "cannot remove '%s': %s", path, strerror(errno));
+        return STATUS_OK;
+    }
+    snapshot_file_name(step, name);
+    return file_replace(path, name, strlen(name), err);
 }
 
 /* Tries one file. STATUS_DATA and STATUS_IO mean: try another; the reason goes to warnings and, if it is the first,
@@ -127,7 +148,13 @@ enum status snapshot_open_any(const char *path, struct snapshot **out, struct te
     char *inner = path_join(path, "snapshots");
     if (!inner)
         FAIL(err, STATUS_NOMEM, "no memory for a path in '%s'", path);
-    enum status st = snapshot_open_latest(folder_exists(inner) ? inner : path, out, warnings, err);
+    const char *dir = folder_exists(inner) ? inner : path;
+    int64_t preferred = named_step(dir, "best");
+    struct error first;
+    bool any = false;
+    enum status st = preferred >= 0 ? try_step(dir, preferred, out, warnings, &first, &any, err) : STATUS_DATA;
+    if (st != STATUS_OK && st != STATUS_NOMEM)
+        st = snapshot_open_latest(dir, out, warnings, err);
     mem_free(inner);
     return st;
 }

@@ -51,15 +51,28 @@ static void list_extents(struct optimizer *o)
     }
 }
 
+static enum status check_options(const struct optimizer_ops *ops, const struct optimizer_options *options, struct error *err)
+{
+    TRY(ops->check(options, err));
+    if (!(options->weight_decay >= 0 && options->weight_decay <= 1))
+        FAIL(err, STATUS_USAGE, "weight_decay is %g; allowed are values from 0 to 1", options->weight_decay);
+    return STATUS_OK;
+}
+
+enum status optimizer_set_options(struct optimizer *o, const struct optimizer_options *options, struct error *err)
+{
+    TRY(check_options(o->ops, options, err));
+    o->options = *options;
+    return STATUS_OK;
+}
+
 enum status optimizer_create(const char *name, const struct optimizer_options *options, const struct params *table,
                              const struct chunks *chunks, struct optimizer **out, struct error *err)
 {
     const struct optimizer_ops *ops = find_ops(name, err);
     if (!ops)
         return STATUS_USAGE;
-    TRY(ops->check(options, err));
-    if (!(options->weight_decay >= 0 && options->weight_decay <= 1))
-        FAIL(err, STATUS_USAGE, "weight_decay is %g; allowed are values from 0 to 1", options->weight_decay);
+    TRY(check_options(ops, options, err));
     if (chunks->values != table->values)
         FAIL(err, STATUS_INTERNAL, "chunks over %lld values for a table of %lld", (long long)chunks->values,
              (long long)table->values);

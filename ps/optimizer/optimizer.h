@@ -58,6 +58,8 @@ struct optimizer; /* ops, options, the trained tensors' ranges, scratch per chun
 enum status optimizer_create(const char *name, const struct optimizer_options *options, const struct params *table,
                              const struct chunks *chunks, struct optimizer **out, struct error *err);
 void optimizer_free(struct optimizer *optimizer);
+/* Other settings from the next update on; momentum and Nesterov's must be as they were, for states depend on them. */
+enum status optimizer_set_options(struct optimizer *optimizer, const struct optimizer_options *options, struct error *err);
 const char *optimizer_name(const struct optimizer *optimizer);
 /* States to be kept beside the parameters: their number, and names [n_states] with static lifetime. */
 int optimizer_n_states(const struct optimizer *optimizer);

@@ -63,15 +63,15 @@ static enum status some_rows(int64_t number, struct batch *out, struct error *er
     return STATUS_OK;
 }
 
-static enum status train_batch(void *context, int64_t step, int slot, struct batch *out, struct error *err)
+static enum status train_batch(void *context, int stage, int64_t step, int slot, struct batch *out, struct error *err)
 {
-    (void)context;
+    (void)context, (void)stage;
     return some_rows(step * SLOTS + slot, out, err);
 }
 
-static enum status eval_batch(void *context, int set, int64_t index, struct batch *out, struct error *err)
+static enum status eval_batch(void *context, int stage, int set, int64_t index, struct batch *out, struct error *err)
 {
-    (void)context, (void)set;
+    (void)context, (void)stage, (void)set;
     return some_rows(1000 + index, out, err);
 }
 
@@ -109,7 +109,7 @@ static void *work(void *context)
             .pool = pool,
             .slots = welcome.slots,
             .range = slots_of_worker(welcome.slots, welcome.workers, welcome.worker),
-            .source = {NULL, train_batch, eval_batch},
+            .source = {.train = train_batch, .evaluate = eval_batch},
             .timeout_ms = timeout_ms,
         };
         st = worker_loop(&loop, err);
@@ -141,7 +141,7 @@ static enum status begin(struct transport *transport, struct start *s, struct er
     params_initialise(&s->table, 3, s->shard->parameters);
     struct server_config server = {
         .transport = transport, .table = &s->table, .shard = s->shard, .slots = SLOTS, .pool = s->pool,
-        .optimizer = s->optimizer, .schedule = {.type = SCHEDULE_CONSTANT, .base = 0.01, .total = STEPS}, .max_grad_norm = 1,
+        .optimizer = s->optimizer, .stage = {.schedule = {.type = SCHEDULE_CONSTANT, .base = 0.01, .total = STEPS}, .max_grad_norm = 1},
         .credits = 2, .timeout_ms = timeout_ms, .config_text = "x: 1", .config_size = 4,
     };
     return server_create(&server, &s->server, err);

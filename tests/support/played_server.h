@@ -71,9 +71,9 @@ static enum status one_token(int first, int second, struct batch *out, struct er
 
 static int empty_from = SLOTS, bad_slot = -1, bad_batch = -1;
 
-static enum status train_batch(void *context, int64_t step, int slot, struct batch *out, struct error *why)
+static enum status train_batch(void *context, int stage, int64_t step, int slot, struct batch *out, struct error *why)
 {
-    (void)context;
+    (void)context, (void)stage;
     if (slot == bad_slot)
         FAIL(why, STATUS_DATA, "no rows for slot %d", slot);
     if (slot < empty_from)
@@ -82,9 +82,9 @@ static enum status train_batch(void *context, int64_t step, int slot, struct bat
     return STATUS_OK;
 }
 
-static enum status eval_batch(void *context, int set, int64_t index, struct batch *out, struct error *why)
+static enum status eval_batch(void *context, int stage, int set, int64_t index, struct batch *out, struct error *why)
 {
-    (void)context;
+    (void)context, (void)stage;
     if (index == bad_batch)
         FAIL(why, STATUS_DATA, "no rows for batch %d of set %d", (int)index, set);
     return one_token(set, (int)index, out, why);
@@ -130,7 +130,7 @@ static void *live(void *context)
         .pool = pool,
         .slots = w->welcome.slots,
         .range = slots_of_worker(w->welcome.slots, w->welcome.workers, w->welcome.worker),
-        .source = {NULL, train_batch, eval_batch},
+        .source = {.train = train_batch, .evaluate = eval_batch},
         .timeout_ms = w->loop_ms,
         .signals = take_signals,
     };
@@ -244,7 +244,8 @@ static void say(const struct message *m)
 
 static void order(enum order_action action, int64_t step, int set, int first, int count, enum status status, const char *text)
 {
-    say(&(struct message){.kind = MESSAGE_ORDER, .order = {action, step, set, first, count, status, text}});
+    say(&(struct message){.kind = MESSAGE_ORDER, .order = {.action = action, .step = step, .set = set, .first = first, .count = count, .status = status,
+                                                            .text = text, .stage_step = step, .version = step}});
 }
 
 static void welcome(void)

@@ -328,8 +328,8 @@ static void lines_of_a_report(void **state)
     text_puts(&extra.json, "\"active_heads\": 0.5");
     text_puts(&extra.record, "{\"step\": 120, \"routing\": \"train\", \"tasks\": [\"qa\"], \"active\": [[[0.5, 1]]]");
     report_step(report, &facts);
-    report_evaluation(report, "held-out", 120, 0.6, &sums, 0, NULL);
-    report_evaluation(report, NULL, 120, 0.6, &sums, 2, NULL);
+    report_set(report, "held-out", &sums, NULL);
+    report_evaluation(report, 120, 0.6, &sums, 2, true, NULL);
     look();
     expect("train/loss", 120, 1.2); /* once: the history is in the file of the part that wrote it */
     expect("train/thought_loss", 120, 1.3);

@@ -23,7 +23,7 @@ static struct message sample(enum message_kind kind)
         .kind = kind,
         .hello = {"1.2.3", "node7", "0123abcd", 3, 2, 64, 4711},
         .welcome = {15, 3, 240, 1000, "resumed", config_text, sizeof config_text - 1},
-        .order = {ORDER_EVALUATE, 17, 1, 2, 3, STATUS_NUMERIC, "loss is NaN"},
+        .order = {ORDER_EVALUATE, 17, 1, 2, 3, STATUS_NUMERIC, "loss is NaN", 4, 5, 18},
         .chunk = {CHUNK_GRADIENT, 12, 34, 3, 5, 4194304, 0xDEADBEEF, 77},
         .slot = {12, 3, report},
         .eval = {1, 9, report},
@@ -138,6 +138,9 @@ static void assert_same(const struct message *a, const struct message *b)
         assert_int_equal(a->order.set, b->order.set);
         assert_int_equal(a->order.first, b->order.first);
         assert_int_equal(a->order.count, b->order.count);
+        assert_int_equal(a->order.stage, b->order.stage);
+        assert_int_equal(a->order.stage_step, b->order.stage_step);
+        assert_int_equal(a->order.version, b->order.version);
         assert_int_equal(a->order.status, b->order.status);
         assert_string_equal(a->order.text, b->order.text);
         break;
@@ -344,6 +347,9 @@ static void lie_set(struct message *m) { m->order.set = -1; }
 static void lie_first(struct message *m) { m->order.first = -1; }
 static void lie_count(struct message *m) { m->order.count = -1; }
 static void lie_overflow(struct message *m) { m->order.first = m->order.count = INT32_MAX; }
+static void lie_stage(struct message *m) { m->order.stage = -1; }
+static void lie_stage_step(struct message *m) { m->order.stage_step = -2; }
+static void lie_version(struct message *m) { m->order.version = -2; }
 static void lie_status(struct message *m) { m->order.status = 99; }
 static void lie_what(struct message *m) { m->chunk.what = (enum chunk_what)3; }
 static void lie_chunk(struct message *m) { m->chunk.chunk = -1; }
@@ -379,6 +385,7 @@ static void untrue_fields_are_refused(void **state)
         {MESSAGE_HELLO, "pid", lie_pid}, {MESSAGE_ORDER, "action", lie_action}, {MESSAGE_ORDER, "action", lie_no_action},
         {MESSAGE_ORDER, "step", lie_order_step}, {MESSAGE_ORDER, "set", lie_set}, {MESSAGE_ORDER, "first", lie_first},
         {MESSAGE_ORDER, "count", lie_count}, {MESSAGE_ORDER, "count", lie_overflow}, {MESSAGE_ORDER, "status", lie_status},
+        {MESSAGE_ORDER, "stage", lie_stage}, {MESSAGE_ORDER, "stage_step", lie_stage_step}, {MESSAGE_ORDER, "version", lie_version},
         {MESSAGE_CHUNK, "what", lie_what}, {MESSAGE_CHUNK, "chunk", lie_chunk}, {MESSAGE_CHUNK, "level", lie_level},
         {MESSAGE_CHUNK, "index", lie_index}, {MESSAGE_CHUNK, "bytes", lie_no_bytes}, {MESSAGE_CHUNK, "bytes", lie_bytes},
         {MESSAGE_CHUNK, "bytes", lie_huge_bytes}, {MESSAGE_CHUNK, "tag", lie_tag}, {MESSAGE_CHUNK, "step", lie_chunk_step},

@@ -335,7 +335,7 @@ static void serve(int steps, struct outcome *out)
     assert_ok(shard_create(&chunks, optimizer_n_states(optimizer), optimizer_state_names(optimizer), &shard, &err), &err);
     struct server_config config = {
         .transport = ends[0], .table = &table, .shard = shard, .slots = SLOTS, .pool = pool, .optimizer = optimizer,
-        .schedule = {.type = SCHEDULE_CONSTANT, .base = 0.5, .total = 10}, .credits = 2, .timeout_ms = LONG_MS,
+        .stage = {.schedule = {.type = SCHEDULE_CONSTANT, .base = 0.5, .total = 10}}, .credits = 2, .timeout_ms = LONG_MS,
         .config_text = "a: 1", .config_size = 4,
     };
     assert_ok(server_create(&config, &server, &err), &err);

@@ -138,9 +138,9 @@ static void evaluation_block(void **state)
     (void)state;
     struct slot_report empty = {0};
     open_report(NULL);
-    report_evaluation(report, "gsm \"x\"", 50, 1.5, &sums, 0, NULL);
-    report_evaluation(report, "other", 50, 1.5, &empty, 0, NULL);
-    report_evaluation(report, NULL, 50, 1.5, &sums, 2.04, NULL);
+    report_set(report, "gsm \"x\"", &sums, NULL);
+    report_set(report, "other", &empty, NULL);
+    report_evaluation(report, 50, 1.5, &sums, 2.04, true, NULL);
     const char *text = output();
     assert_non_null(strstr(text, "eval step 50 epoch 1.50 loss 1.234 (thought 1.301 answer 0.642) acc 0.74 in 2.0 s, best so far\n"));
     assert_non_null(strstr(text, "  gsm \"x\"              loss 1.234"));
@@ -149,8 +149,8 @@ static void evaluation_block(void **state)
     assert_true(number(line, "eval_loss") == 24.68 / 20 && number(line, "eval_gsm \"x\"_loss") == 24.68 / 20);
     assert_int_equal(json_kind(json_member(line, "eval_other_loss")), JSON_KIND_NULL);
     json_free(line);
-    report_evaluation(report, "other", 60, 1.6, &sums, 0, NULL);
-    report_evaluation(report, NULL, 60, 1.6, &sums, 1, NULL); /* one set: the block is one line */
+    report_set(report, "other", &sums, NULL);
+    report_evaluation(report, 60, 1.6, &sums, 1, false, NULL); /* one set: the block is one line */
     assert_null(strstr(strstr(output(), "eval step 60"), "\n  "));
     assert_null(strstr(strstr(output(), "eval step 60"), "best"));
     line = line_of_metrics(1);
@@ -208,7 +208,7 @@ static void resumed_history(void **state)
     struct step_facts f = step;
     open_report(NULL);
     report_step(report, &f);
-    report_evaluation(report, NULL, 120, 1, &sums, 0, NULL);
+    report_evaluation(report, 120, 1, &sums, 0, true, NULL);
     char *until = mem_strdup(report_history(report)->data);
     f.step = 130;
     report_step(report, &f);
@@ -222,7 +222,7 @@ static void resumed_history(void **state)
     line = line_of_metrics(2);
     assert_true(number(line, "step") == 125);
     json_free(line);
-    report_evaluation(report, NULL, 126, 1, &sums, 0, NULL); /* no better than the one before the snapshot */
+    report_evaluation(report, 126, 1, &sums, 0, false, NULL);
     assert_null(strstr(output(), "best"));
     close_report();
     mem_free(until);
@@ -240,7 +240,7 @@ static void plan_and_row(void **state)
          .tokens = {1000, 2000, 300, 90}, .problems = "a.jsonl:3: bad\n"},
         {.name = "e", .format = "qa-cot", .evaluation = true, .read = 10, .kept = 10, .tokens = {5, 5, 5, 5}},
     };
-    struct plan_facts f = {.options = &o, .ranks = 4, .workers = 3, .server_threads = 2, .worker_threads = 1, .hosts = "n1 x 3", .model = "m (llama)",
+    struct plan_facts f = {.all = &o, .options = &o, .ranks = 4, .workers = 3, .server_threads = 2, .worker_threads = 1, .hosts = "n1 x 3", .model = "m (llama)",
                            .parameters = 1000, .trained = 500, .data = data, .n_data = 2, .steps_per_epoch = 7, .first_step = 5,
                            .total_steps = 21, .warmup_steps = 2, .memory = {1000000, 2000000, 500000, 2500000000}, .machine_bytes = 0,
                            .resumed_from = "run/snapshots/step-00000005.h5", .notes = "one\ntwo\n"};
@@ -280,8 +280,8 @@ static void short_memory(void **state)
             FILE *nowhere = fopen("/dev/null", "w");
             report_print_to(report, nowhere);
             report_step(report, &step);
-            report_evaluation(report, "x", 1, 1, &sums, 0, NULL);
-            report_evaluation(report, NULL, 1, 1, &sums, 0, NULL);
+            report_set(report, "x", &sums, NULL);
+            report_evaluation(report, 1, 1, &sums, 0, true, NULL);
             mem_fail_after(-1, false);
             report_free(report);
             fclose(nowhere);

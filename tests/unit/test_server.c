@@ -75,15 +75,15 @@ static enum status one_token(int first, int second, struct batch *out, struct er
     return STATUS_OK;
 }
 
-static enum status train_batch(void *context, int64_t step, int slot, struct batch *out, struct error *err)
+static enum status train_batch(void *context, int stage, int64_t step, int slot, struct batch *out, struct error *err)
 {
-    (void)context;
+    (void)stage, (void)context;
     return one_token((int)step, slot, out, err);
 }
 
-static enum status eval_batch(void *context, int set, int64_t index, struct batch *out, struct error *err)
+static enum status eval_batch(void *context, int stage, int set, int64_t index, struct batch *out, struct error *err)
 {
-    (void)context;
+    (void)stage, (void)context;
     return one_token(set, (int)index, out, err);
 }
 
@@ -168,8 +168,7 @@ static void run(const struct params *table, int workers, int64_t chunk_values, i
         .slots = SLOTS,
         .pool = pool,
         .optimizer = optimizer,
-        .schedule = {.type = SCHEDULE_CONSTANT, .base = 0.01, .total = STEPS},
-        .max_grad_norm = 1,
+        .stage = {.schedule = {.type = SCHEDULE_CONSTANT, .base = 0.01, .total = STEPS}, .max_grad_norm = 1},
         .credits = credits,
         .timeout_ms = 20000,
         .config_text = "x: 1",

@@ -183,7 +183,7 @@ static bool has_order(const struct loop *l)
 /* Parameters of the ordered step are here; being told to leave ends the wait, too. */
 static bool has_parameters(const struct loop *l)
 {
-    return l->version == l->order.step || l->leave;
+    return l->version == l->order.version || l->leave;
 }
 
 /* The end of a step: all gradients are fetched. */
@@ -252,8 +252,10 @@ static enum status post_counts(struct loop *l, int64_t step, int set, int index,
 /* draw: whatever must differ from slot to slot, and for no other reason. */
 static void schedule_routing(struct loop *l, int64_t step, int slot)
 {
+    const struct batch_source *source = &l->config.source;
     uint64_t draw = rng_u64(l->config.seed, RNG_EXPLORE, (uint64_t)(step * l->config.slots + slot));
-    model_set_schedule(l->config.model, l->config.routing, step, draw);
+    if (source->routing)
+        model_set_schedule(l->config.model, source->routing(source->context, l->order.stage), l->order.stage_step, draw);
 }
 
 static enum status run_slot(struct loop *l, int slot, int number, int count, struct error *err)
@@ -265,7 +267,7 @@ static enum status run_slot(struct loop *l, int slot, int number, int count, str
     l->node_last = number == count - 1;
     l->lowest = l->config.chunks.count;
     TRY(accumulator_begin(l->accumulator, number, count, &l->gradients, err));
-    TRY(l->config.source.train(l->config.source.context, l->step, slot, &l->batch, err));
+    TRY(l->config.source.train(l->config.source.context, l->order.stage, l->order.stage_step, slot, &l->batch, err));
     schedule_routing(l, l->step, slot);
     if (l->batch.n_tokens > 0) {
         enum status st = model_gradient(l->config.model, l->values, &l->batch, l->gradients, gradient_ready, l, &sums, err);
@@ -310,7 +312,7 @@ static enum status evaluate(struct loop *l, const struct message_order *order, s
     for (int i = 0; i < order->count && !l->leave; i++) {
         struct loss_sums sums = {0};
         int index = order->first + i;
-        TRY(l->config.source.evaluate(l->config.source.context, order->set, index, &l->batch, err));
+        TRY(l->config.source.evaluate(l->config.source.context, order->stage, order->set, index, &l->batch, err));
         TRY(model_loss(l->config.model, l->values, &l->batch, &sums, err));
         TRY(post_counts(l, order->step, order->set, index, err));
         struct message m = {.kind = MESSAGE_EVAL};
@@ -321,6 +323,43 @@ static enum status evaluate(struct loop *l, const struct message_order *order, s
         TRY(turn(l, &active, err));
     }
     return STATUS_OK;
+}
+
+/* Answers rows of an evaluation set. The numbers of a row say that it is done. */
+static enum status answer(struct loop *l, const struct message_order *order, struct error *err)
+{
+    bool active;
+    struct answer_report report = {0};
+    enum status st = l->config.source.answer ? STATUS_OK : error_set(err, STATUS_PEER, "no answers were expected to be wanted");
+    for (int i = 0; st == STATUS_OK && i < order->count && !l->leave; i++) {
+        int index = order->first + i;
+        struct message counts = {.kind = MESSAGE_COUNTS}, shown = {.kind = MESSAGE_TEXT}, done = {.kind = MESSAGE_EVAL};
+        text_clear(&report.shown);
+        st = l->config.source.answer(l->config.source.context, order->stage, order->set, index, l->values, &report, err);
+        counts.counts = (struct message_text){order->step, order->set, index, report.counts, sizeof report.counts};
+        shown.text = (struct message_text){order->step, order->set, index, report.shown.data, report.shown.size};
+        done.eval.set = order->set;
+        done.eval.batch = index;
+        if (st == STATUS_OK)
+            st = post(l, &counts, err);
+        if (st == STATUS_OK && report.shown.size)
+            st = post(l, &shown, err);
+        if (st == STATUS_OK)
+            st = post(l, &done, err);
+        if (st == STATUS_OK)
+            st = turn(l, &active, err);
+    }
+    text_free(&report.shown);
+    return st;
+}
+
+static enum status follow(struct loop *l, const struct message_order *order, struct error *err)
+{
+    switch (order->action) {
+    case ORDER_EVALUATE: return evaluate(l, order, err);
+    case ORDER_GENERATE: return answer(l, order, err);
+    default: return train_step(l, err);
+    }
 }
 
 /* Obeys orders until told to leave. */
@@ -335,7 +374,7 @@ static enum status obey(struct loop *l, struct error *err)
         TRY(wait_for(l, has_parameters, "parameters", err));
         if (l->leave)
             continue;
-        TRY(order.action == ORDER_EVALUATE ? evaluate(l, &order, err) : train_step(l, err));
+        TRY(follow(l, &order, err));
         TRY(wait_for(l, sends_are_done, "gradients to be fetched", err));
     }
 }

@@ -9,16 +9,31 @@
 #include "common/params.h"
 #include "common/slots.h"
 #include "common/status.h"
+#include "common/text.h"
 #include "common/threads.h"
 #include "proto/transport.h"
 #include "worker/data/batch.h"
 #include "worker/model/model.h"
 
-/* Where batches come from: pure functions of their arguments. An empty batch is allowed. */
+enum { ANSWER_COUNTS = 16 };
+
+/* What a row of an evaluation set was answered with. What the counts mean is the business of who fills and who reads them. */
+struct answer_report {
+    int64_t counts[ANSWER_COUNTS]; /* add up over rows */
+    struct text shown;             /* for a person to see, "" for most rows */
+};
+
+/* Where batches come from, and how rows are answered: pure functions of their arguments. An empty batch is allowed. `step` is
+ * that of the stage. */
 struct batch_source {
     void *context;
-    enum status (*train)(void *context, int64_t step, int slot, struct batch *out, struct error *err);
-    enum status (*evaluate)(void *context, int set, int64_t index, struct batch *out, struct error *err);
+    enum status (*train)(void *context, int stage, int64_t step, int slot, struct batch *out, struct error *err);
+    enum status (*evaluate)(void *context, int stage, int set, int64_t index, struct batch *out, struct error *err);
+    /* Lets the model answer row `index` of an evaluation set. NULL where that is never asked for. */
+    enum status (*answer)(void *context, int stage, int set, int64_t index, const float *values, struct answer_report *out,
+                          struct error *err);
+    /* How far routing has been let in; NULL: always the whole of it. */
+    const struct loar_schedule *(*routing)(void *context, int stage);
 };
 
 struct loop_config {
@@ -34,7 +49,6 @@ struct loop_config {
     int slots;
     struct slot_range range; /* the slots that are mine */
     struct batch_source source;
-    const struct loar_schedule *routing; /* how far it has been let in at a step; no matter for a dense model */
     uint64_t seed;
     int64_t timeout_ms;
     int (*signals)(void); /* bits to pass on to the server; NULL: none */
