@@ -29,9 +29,35 @@ static void one_model(const struct options *o, struct text *wrong)
 
 static void something_to_freeze(const struct options *o, struct text *wrong)
 {
-    if (is(o->finetuning_type, "router") && o->model_config)
-        text_puts(wrong, "router, but model_config trains from scratch: there is no model yet that could stay as it is; give "
-                         "model_name_or_path instead, or finetuning_type: full");
+    if (!is(o->finetuning_type, "full") && o->model_config)
+        text_printf(wrong, "%s, but model_config trains from scratch: there is no model yet that could stay as it is; give "
+                    "model_name_or_path instead, or finetuning_type: full", o->finetuning_type);
+}
+
+static void freeze_says_what(const struct options *o, struct text *wrong)
+{
+    if (is(o->finetuning_type, "freeze") && !o->freeze_trainable_layers && !o->freeze_parameters.count && !o->modules_to_save.count)
+        text_puts(wrong, "freeze, but nothing says what is trained; give freeze_trainable_layers, freeze_parameters or modules_to_save");
+}
+
+static void unused_freeze(const struct options *o, struct text *wrong)
+{
+    if ((o->freeze_trainable_layers || o->freeze_parameters.count) && !is(o->finetuning_type, "freeze"))
+        text_printf(wrong, "%s: freeze_trainable_layers and freeze_parameters are not used", o->finetuning_type);
+}
+
+static void unused_modules(const struct options *o, struct text *wrong)
+{
+    if (o->modules_to_save.count && !is(o->finetuning_type, "freeze") && !is(o->finetuning_type, "lora"))
+        text_printf(wrong, "%s: modules_to_save is not used", o->finetuning_type);
+}
+
+static void unused_lora(const struct options *o, struct text *wrong)
+{
+    static const enum option_id keys[] = {OPTION_lora_rank, OPTION_lora_alpha, OPTION_lora_dropout, OPTION_lora_target, OPTION_use_rslora};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && !wrong->size; i++)
+        if (given(o, keys[i]) && !is(o->finetuning_type, "lora"))
+            text_printf(wrong, "%s: %s is not used", o->finetuning_type, option_name(keys[i]));
 }
 
 static void tokenizer_for_scratch(const struct options *o, struct text *wrong)
@@ -269,6 +295,7 @@ static const struct rule {
 } rules[] = {
     {ERROR, one_model, KEYS(OPTION_model_name_or_path, OPTION_model_config)},
     {ERROR, something_to_freeze, KEYS(OPTION_finetuning_type, OPTION_model_config)},
+    {ERROR, freeze_says_what, KEYS(OPTION_finetuning_type, OPTION_freeze_trainable_layers, OPTION_freeze_parameters)},
     {ERROR, tokenizer_for_scratch, KEYS(OPTION_tokenizer_name_or_path, OPTION_model_config)},
     {ERROR, data_to_train_on, KEYS(OPTION_datasets)},
     {ERROR, data_to_evaluate_on, KEYS(OPTION_eval_datasets)},
@@ -282,6 +309,9 @@ static const struct rule {
     {ERROR, milestones, KEYS(OPTION_lr_milestones, OPTION_lr_factors)},
     {ERROR, nesterov_needs_momentum, KEYS(OPTION_nesterov, OPTION_momentum)},
     {ERROR, tasks_have_names, KEYS(OPTION_loar_tasks)},
+    {WARNING, unused_freeze, KEYS(OPTION_finetuning_type, OPTION_freeze_trainable_layers)},
+    {WARNING, unused_modules, KEYS(OPTION_finetuning_type, OPTION_modules_to_save)},
+    {WARNING, unused_lora, KEYS(OPTION_finetuning_type, OPTION_lora_rank)},
     {WARNING, unused_routing, KEYS(OPTION_loar_layers)},
     {WARNING, leaky_routing, KEYS(OPTION_loar_features)},
     {WARNING, warmup_ends, KEYS(OPTION_warmup_steps, OPTION_max_steps)},

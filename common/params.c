@@ -91,9 +91,10 @@ void param_initialise(const struct param *p, uint64_t seed, float *values)
     for (const char *c = p->name; *c; c++)
         stream = rng_substream(stream, (unsigned char)*c);
     for (int64_t j = 0; j < p->size; j++)
-        values[j] = p->init == INIT_NORMAL ? (float)(p->init_std * rng_normal(seed, stream, (uint64_t)j))
-                    : p->init == INIT_ONES ? 1.0f
-                                           : 0.0f;
+        values[j] = p->init == INIT_NORMAL    ? (float)(p->init_std * rng_normal(seed, stream, (uint64_t)j))
+                    : p->init == INIT_UNIFORM ? (float)(p->init_std * (2 * rng_uniform(seed, stream, (uint64_t)j) - 1))
+                    : p->init == INIT_ONES    ? 1.0f
+                                              : 0.0f;
 }
 
 void params_initialise(const struct params *table, uint64_t seed, float *values)

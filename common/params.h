@@ -17,7 +17,7 @@
 enum { PARAM_MAX_DIMS = 4, PARAM_ALIGN = 16 };
 
 enum param_role { PARAM_TRAINED, PARAM_FROZEN };
-enum param_init { INIT_NORMAL, INIT_ONES, INIT_ZEROS };
+enum param_init { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_UNIFORM };
 
 struct param {
     char *name;
@@ -27,7 +27,7 @@ struct param {
     enum param_role role;
     bool decay; /* weight decay applies (matrices yes; norms and biases no) */
     enum param_init init;
-    float init_std;
+    float init_std; /* of INIT_NORMAL; INIT_UNIFORM: the bound on both sides of zero */
     /* 0: the optimizer trains it. Else it has a place in the flat space, too, but is no parameter of the loss: its last
      * dimension is rows of W values and a count, and what workers send for a row is, over their observations x, the sum of
      * x - v for each value v and the number of observations. The server moves values by this share of the mean of x - v;

@@ -28,6 +28,13 @@ uint64_t rng_u64(uint64_t seed, uint64_t stream, uint64_t counter)
     return (uint64_t)r.v[1] << 32 | r.v[0];
 }
 
+void rng_block(uint64_t seed, uint64_t stream, uint64_t counter, uint32_t out[4])
+{
+    struct quad r = philox(seed, stream, counter);
+    for (int i = 0; i < 4; i++)
+        out[i] = r.v[i];
+}
+
 uint64_t rng_substream(uint64_t stream, uint64_t index)
 {
     return rng_u64(0x6c6f6172u, stream, index);

@@ -14,10 +14,13 @@ enum rng_stream {
     RNG_MIXTURE,     /* choice of data set */
     RNG_EXPLORE,     /* heads that run to see what they are good for */
     RNG_SEARCH,      /* lists of layers drawn to compare with */
+    RNG_DROPOUT,     /* values that adapters do not see */
 };
 
 /* stream: an rng_stream, possibly combined with further numbers by rng_substream. */
 uint64_t rng_u64(uint64_t seed, uint64_t stream, uint64_t counter);
+/* All 128 bits of a counter at once: four independent uniform numbers. */
+void rng_block(uint64_t seed, uint64_t stream, uint64_t counter, uint32_t out[4]);
 /* A stream that depends on (stream, index), for example one per tensor or epoch. */
 uint64_t rng_substream(uint64_t stream, uint64_t index);
 /* Uniform in [0, 1) with 53 random bits. */

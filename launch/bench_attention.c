@@ -105,7 +105,7 @@ static void once(struct bench *b, struct times *t)
 {
     struct arrays *m = &b->m;
     struct lap all = lap_begin();
-    heads_gather(b->pool, &b->heads, HEADS_ROWS, m->wq, NULL, m->x, m->q);
+    heads_gather(b->pool, &b->heads, HEADS_ROWS, m->wq, NULL, m->x, false, m->q);
     struct lap part = lap_begin();
     attention_forward(b->pool, &b->attention, m->q, m->k, m->v, m->out, m->lse);
     lap_keep(&t->forward, lap_end(part));
@@ -113,7 +113,7 @@ static void once(struct bench *b, struct times *t)
     lap_keep(&t->layer_forward, lap_end(all));
 
     all = lap_begin();
-    heads_gather(b->pool, &b->heads, HEADS_COLUMNS, m->wo, NULL, m->dx, m->dout);
+    heads_gather(b->pool, &b->heads, HEADS_COLUMNS, m->wo, NULL, m->dx, false, m->dout);
     heads_weight_gradient(b->pool, &b->heads, HEADS_COLUMNS, m->out, m->dx, m->dwo);
     part = lap_begin();
     attention_delta(b->pool, &b->attention, m->out, m->dout, m->delta);

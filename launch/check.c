@@ -4,6 +4,7 @@
 
 #include "common/memory.h"
 #include "launch/run.h"
+#include "launch/trained.h"
 
 /* Reads every weight into memory that is given back at once: names, shapes, types, NaN. */
 static enum status check_weights(struct run *run, struct text *out, struct error *err)
@@ -59,6 +60,7 @@ enum status run_check(const struct options *options, struct text *out, struct er
     enum status st = run_load(options, pool, &run, err);
     if (st == STATUS_OK) {
         text_printf(out, "model: %" PRId64 " parameters\n", run.table.trained + run.table.frozen);
+        trained_put(&run.table, out);
         run_routing_notes(&run, out);
         st = check_weights(&run, out, err);
         if (st == STATUS_OK)

@@ -58,6 +58,7 @@ struct plan_facts {
     const char *hosts;                                  /* "node1 x 4, node2 x 3" */
     const char *model;                                  /* "llama, 4 layers, width 128, ..." */
     int64_t parameters, trained;
+    const char *groups; /* lines: the same by groups of tensors */
     const struct plan_data *data;
     int n_data;
     int64_t steps_per_epoch, first_step, total_steps, warmup_steps;

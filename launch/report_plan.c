@@ -140,6 +140,7 @@ void report_plan_facts(struct report *report, const struct plan_facts *f)
     put_label(&out, "parameters");
     text_printf(&out, "%lld, of which %lld are trained (%.1f %%)\n", (long long)f->parameters, (long long)f->trained,
                 f->parameters ? 100.0 * (double)f->trained / (double)f->parameters : 0.0);
+    put_lines(&out, "", f->groups);
     for (int i = 0; i < f->n_data; i++)
         put_data(&out, &f->data[i]);
     put_tokens(&out, f);

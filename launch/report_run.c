@@ -10,6 +10,7 @@
 #include "launch/invocation.h"
 #include "launch/report.h"
 #include "launch/start.h"
+#include "launch/trained.h"
 #include "ps/server.h"
 #include "worker/data/tokenizer.h"
 
@@ -60,7 +61,10 @@ static struct plan_memory memory_of(const struct start *start)
         if (run->train.parts[i].stats.longest > longest)
             longest = run->train.parts[i].stats.longest;
     int64_t tokens = longest * run->options->per_device_train_batch_size;
-    int64_t kept = run->options->gradient_checkpointing ? row + c->layers * c->width : row * c->layers;
+    int lowest = training_lowest(&run->table, c->layers), layers = c->layers - lowest + (lowest > 0); /* those below share one's memory */
+    int64_t kept = run->options->gradient_checkpointing ? row + c->layers * c->width : row * layers + lowest * c->width;
+    if (c->training.kind == TRAIN_ADAPTERS)
+        kept += 2 * c->training.lora.rank + (c->training.lora.dropout > 0 ? c->hidden : 0);
     int64_t values = (int64_t)sizeof(float) * run->table.values;
     return (struct plan_memory){.weights = (int64_t)sizeof(float) * params_room(&run->table),
                                 .gradients = 2 * values,
@@ -115,7 +119,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
                  const struct server *server)
 {
     const struct run *run = start->stages[start->meta.stage].run;
-    struct text hosts = {0}, model = {0}, stages = {0};
+    struct text hosts = {0}, model = {0}, stages = {0}, groups = {0};
     struct error err;
     int n_data = run->train.n_parts + run->eval.n_parts;
     struct plan_data *data = mem_alloc((size_t)n_data, sizeof *data);
@@ -139,6 +143,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
             .model = model.data,
             .parameters = run->table.trained + run->table.frozen,
             .trained = run->table.trained,
+            .groups = groups.data,
             .data = data,
             .n_data = n_data,
             .steps_per_epoch = order_steps_per_epoch(&run->order),
@@ -158,6 +163,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
     text_free(&hosts);
     text_free(&model);
     text_free(&stages);
+    text_free(&groups);
 }
 
 void report_open_board(struct report *report, const struct start *start, const struct invocation *invocation,

@@ -9,6 +9,7 @@
 #include "common/yaml.h"
 #include "launch/loar_block.h"
 #include "launch/loar_folder.h"
+#include "launch/trained.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -217,15 +218,10 @@ enum status run_import(struct run *run, bool keep_frozen, float *values, struct 
     return STATUS_OK;
 }
 
-bool run_freezes_base(const struct options *options)
-{
-    return !strcmp(options->finetuning_type, "router");
-}
-
 static enum status list_tensors(struct run *run, struct error *err)
 {
-    run->config.base_frozen = run_freezes_base(run->options);
-    if (run->config.base_frozen && !(run->loar && loar_setup_is_routed(run->loar)))
+    TRY(trained_read(run->options, &run->config.training, err));
+    if (run->config.training.kind == TRAIN_ROUTERS && !(run->loar && loar_setup_is_routed(run->loar)))
         FAIL(err, STATUS_USAGE, "finetuning_type: router trains routers alone, but no layer has one; give loar.layers (for example "
              "layers: article) or a model folder that brings its routing, or finetuning_type: full");
     TRY(model_params(&run->config, &run->table, err));

@@ -66,8 +66,6 @@ struct batch_source run_batches(struct run *run);
 /* Fills values[table.values] with the weights of model_name_or_path; routers that it lacks begin anew where the options ask
  * for routing. keep_frozen: values is [params_room] and takes the frozen tensors, too. Notes what they hold in the table. */
 enum status run_import(struct run *run, bool keep_frozen, float *values, struct import_report *report, struct error *err);
-/* Whether the options train the routers alone. */
-bool run_freezes_base(const struct options *options);
 /* What a person should know about the run's routing, one line each. */
 void run_routing_notes(const struct run *run, struct text *notes);
 

@@ -7,7 +7,7 @@
 #include "common/memory.h"
 #include "launch/loar_block.h"
 #include "launch/loar_folder.h"
-#include "launch/run.h"
+#include "launch/trained.h"
 #include "ps/snapshot.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -81,7 +81,7 @@ static enum status read_base(struct source *s, const struct snapshot *snapshot, 
     const char *folder = base ? base : saved;
     enum status st = model_import(folder, &s->config, &s->table, &how, s->values, &report, err);
     if (st != STATUS_OK)
-        error_prefix(err, "'%s' holds routers alone; the model that they belong to (--base names its folder)", snapshot_path(snapshot));
+        error_prefix(err, "'%s' holds only what was trained; the model that it belongs to (--base names its folder)", snapshot_path(snapshot));
     else
         st = source_check_base(snapshot, folder, report.frozen_digest, "--base", err);
     mem_free(saved);
@@ -98,7 +98,7 @@ static enum status read_snapshot(struct source *s, const struct snapshot *snapsh
     mem_free(config);
     TRY(st);
     TRY(read_saved_routing(s, snapshot, err));
-    s->config.base_frozen = run_freezes_base(&s->options);
+    TRY(trained_read(&s->options, &s->config.training, err));
     TRY(allocate(s, err));
     TRY(read_base(s, snapshot, base, err));
     return snapshot_load(snapshot, &s->table, s->values, 0, NULL, err);

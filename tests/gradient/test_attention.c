@@ -243,7 +243,7 @@ static void linear_maps_of_heads(void **state)
                 size_t all = (size_t)l.values + N * D + W * D + W;
                 float *found = test_malloc(all * sizeof *found), *f_dx = found + l.values, *f_dw = f_dx + N * D, *f_db = f_dw + W * D;
                 memcpy(f_dx, base, N * D * sizeof *f_dx);
-                heads_gather(pool, &heads, (enum heads_weight)form, weight, bias, x, found);
+                heads_gather(pool, &heads, (enum heads_weight)form, weight, bias, x, false, found);
                 heads_scatter(pool, &heads, (enum heads_weight)form, weight, in, true, f_dx);
                 heads_weight_gradient(pool, &heads, (enum heads_weight)form, in, x, f_dw);
                 heads_bias_gradient(&heads, in, f_db);

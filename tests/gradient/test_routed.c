@@ -45,7 +45,7 @@ static void fixture_open_with(struct fixture *f, const struct loar_config *routi
     f->config = (struct model_config){.type = MODEL_QWEN2, .width = 24, .hidden = 40, .layers = LAYERS, .heads = HEADS,
                                       .kv_heads = kv_heads, .head_dim = 8, .vocab = VOCAB, .max_positions = 512, .norm_eps = 1e-5f,
                                       .rope_theta = 1e4, .rope_factor = 1, .qkv_bias = true, .init_std = 0.2f, .bos = -1,
-                                      .loar = routing ? &f->plan : NULL, .base_frozen = base_frozen};
+                                      .loar = routing ? &f->plan : NULL, .training.kind = base_frozen ? TRAIN_ROUTERS : TRAIN_ALL};
     assert_ok(model_params(&f->config, &f->table, &err), &err);
     assert_ok(model_create(&f->config, &f->table, &(struct model_options){.checkpointing = checkpointing}, f->pool, &f->model, &err),
               &err);

@@ -266,9 +266,9 @@ static void write_routers(const char *base_digest, const char *model)
     int size = snprintf(all, sizeof all, "%sfinetuning_type: router\n", run_file);
     assert_ok(options_parse_text(all, (size_t)size, "run.yaml", 0, NULL, &alone, NULL, &err), &err);
     options_format(&alone, OPTIONS_ALL, &saved);
-    config.base_frozen = true;
+    config.training.kind = TRAIN_ROUTERS;
     assert_ok(model_params(&config, &routers, &err), &err);
-    config.base_frozen = false;
+    config.training.kind = TRAIN_ALL;
     assert_true(routers.trained > 0 && routers.trained + routers.frozen == table.trained);
     float *trained = mem_alloc_aligned((size_t)routers.values, sizeof *trained);
     for (int i = 0; i < routers.count; i++)
@@ -300,11 +300,11 @@ static void routers_find_their_model(void **state)
     write_snapshot(true);
     float *wanted = logits_of(snapshots, true, 0);
     export_it("--dense", NULL);
-    config.base_frozen = true;
+    config.training.kind = TRAIN_ROUTERS;
     assert_ok(model_params(&config, &routers, &err), &err);
     float *out = mem_alloc_aligned((size_t)routers.values, sizeof *out);
     assert_ok(model_import(folder, &config, &routers, &(struct import_options){.new_routers = true}, out, &report, &err), &err);
-    config.base_frozen = false;
+    config.training.kind = TRAIN_ALL;
     mem_free_aligned(out);
     params_free(&routers);
 

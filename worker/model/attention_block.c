@@ -3,6 +3,7 @@
 
 #include "worker/model/blocks.h"
 #include "worker/model/keys.h"
+#include "worker/model/lora.h"
 #include "worker/model/routed.h"
 #include "worker/ops/bias.h"
 #include "worker/ops/gemm.h"
@@ -81,6 +82,10 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
     keys_forward(p, at, rows, s->normed1, &queries, s->k, s->v);
     if (!rows && at->q_bias >= 0)
         bias_forward(p->pool, p->n, wide, p->values + at->q_bias, s->q);
+    if (!rows)
+        lora_forward(p, at, LORA_Q, p->n, NULL, s->normed1, s->q);
+    lora_forward(p, at, LORA_K, p->n, NULL, s->normed1, s->k);
+    lora_forward(p, at, LORA_V, p->n, NULL, s->normed1, s->v);
     turn(p, 1, rows ? NULL : s->q, s->k);
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     const float *k = s->k, *v = s->v;
@@ -94,11 +99,13 @@ void attention_block_forward(const struct pass *p, const struct layer_places *at
     attention_forward(p->pool, &attention, s->q, k, v, s->attended, s->lse);
     count_attention(p, &attention, 4);
     counters_lap(p->counters, MODEL_PART_ATTENTION);
-    if (rows)
+    if (rows) {
         routed_output(p, at, rows, s->attended, s->middle);
-    else
+    } else {
         gemm_run(p->pool,
                  &(struct gemm){GEMM_NT, p->n, d, wide, s->attended, wide, p->values + at->o, wide, s->middle, d, 0.0f}, 1);
+        lora_forward(p, at, LORA_O, p->n, NULL, s->attended, s->middle);
+    }
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
 }
 
@@ -120,6 +127,8 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
             {GEMM_TN, d, wide, n, dx, d, s->attended, wide, dout, wide, 0.0f},
         };
         gemm_run(p->pool, output, dout ? 2 : 1);
+        lora_backward_weights(p, at, LORA_O, n, NULL, s->attended, dx);
+        lora_backward_input(p, at, LORA_O, n, NULL, dx, w->dattended);
         attention_delta(p->pool, &attention, s->attended, w->dattended, w->delta);
     }
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
@@ -145,6 +154,11 @@ void attention_block_backward(const struct pass *p, const struct layer_places *a
             bias_backward(p->pool, n, wide, w->dq, dbias);
     }
     keys_backward(p, at, rows, s->normed1, &queries, w->dk, w->dv, w->dnormed);
+    const float *const dout[] = {w->dq, w->dk, w->dv};
+    for (int m = rows ? LORA_K : LORA_Q; m <= LORA_V; m++) {
+        lora_backward_weights(p, at, (enum lora_module)m, n, NULL, s->normed1, dout[m]);
+        lora_backward_input(p, at, (enum lora_module)m, n, NULL, dout[m], w->dnormed);
+    }
     counters_lap(p->counters, MODEL_PART_PROJECTIONS);
     norm_backward(p->pool, n, d, x, s->rstd1, p->values + at->norm1, w->dnormed, dx, gradient_of(p, at->norm1), false);
 }

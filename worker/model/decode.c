@@ -166,7 +166,7 @@ static enum status decode_piece(struct model *m, const float *values, struct kv_
                                 float *logits, struct error *err)
 {
     const struct model_config *c = &m->config;
-    TRY(workspace_reserve(&m->workspace, c, m->options.checkpointing, WORKSPACE_FORWARD, n, 1, 1, err));
+    TRY(workspace_reserve(&m->workspace, c, m->options.checkpointing, 0, WORKSPACE_FORWARD, n, 1, 1, err));
     m->workspace.segments[0] = (struct attention_segment){0, 0, n, cache->length + n}; /* the longest that a layer may have */
     struct pass pass = {
         .config = c,

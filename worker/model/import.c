@@ -14,7 +14,7 @@ struct import {
     const struct import_options *options;
     const struct safetensors *set;
     float *values;
-    int new_routers;
+    int new_routers, new_adapters;
     struct digest *frozen; /* NULL: not wanted */
 };
 
@@ -83,10 +83,11 @@ static enum status import_tensor(struct import *in, const struct params *table, 
 {
     const struct param *param = &table->items[index];
     const struct safetensors_entry *entry = safetensors_find(in->set, param->name);
-    bool router = loar_is_tensor(param->name);
-    if (!entry && router && in->options && in->options->new_routers) {
-        param_initialise(param, in->options->seed, in->values + param->offset);
-        in->new_routers++;
+    bool router = loar_is_tensor(param->name), adapter = lora_is_tensor(param->name);
+    if (!entry && (adapter || (router && in->options && in->options->new_routers))) {
+        param_initialise(param, in->options ? in->options->seed : 0, in->values + param->offset);
+        in->new_routers += router;
+        in->new_adapters += adapter;
         return STATUS_OK;
     }
     if (!entry) {
@@ -118,7 +119,7 @@ static bool is_known_extra(const struct model_config *config, const char *name)
 static void report_extras(const struct import *in, const struct model_config *config, const struct params *table,
                           struct import_report *report)
 {
-    *report = (struct import_report){.tensors = table->count - in->new_routers, .new_routers = in->new_routers};
+    *report = (struct import_report){.tensors = table->count - in->new_routers - in->new_adapters, .new_routers = in->new_routers};
     for (size_t i = 0; i < safetensors_count(in->set); i++) {
         const char *name = safetensors_at(in->set, i)->name;
         if (params_find(table, name) >= 0)

@@ -8,7 +8,7 @@
 
 struct import_options {
     bool new_routers; /* tensors of routers that are not there begin as they do in a new run, all heads on */
-    uint64_t seed;    /* for these */
+    uint64_t seed;    /* for these, and for adapters, which begin with no effect */
     bool keep_frozen; /* values is [params_room(table)]: frozen tensors go behind the trained ones */
 };
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "worker/model/blocks.h"
+#include "worker/model/lora.h"
 #include "worker/ops/gemm.h"
 #include "worker/ops/norm.h"
 #include "worker/ops/rows.h"
@@ -53,10 +54,13 @@ void mlp_block_forward(const struct pass *p, const struct layer_places *at, stru
         {GEMM_NT, n, f, d, normed, d, p->values + at->up, d, s->up, f, 0.0f},
     };
     gemm_run(p->pool, jobs, 2);
+    lora_forward(p, at, LORA_GATE, n, rows, normed, s->gate);
+    lora_forward(p, at, LORA_UP, n, rows, normed, s->up);
     if (out) {
         swiglu_forward(p->pool, n * f, s->gate, s->up, w->act);
         float *y = rows ? w->picked[0] : out;
         gemm_run(p->pool, &(struct gemm){GEMM_NT, n, d, f, w->act, f, p->values + at->down, f, y, d, 0.0f}, 1);
+        lora_forward(p, at, LORA_DOWN, n, rows, w->act, y);
         if (rows)
             put_back(p, rows, n, y, out);
     }
@@ -72,6 +76,7 @@ void mlp_block_backward(const struct pass *p, const struct layer_places *at, str
     const float *normed = pick(p, rows, n, s->normed2, w->picked[0]), *dy = pick(p, rows, n, dx, w->picked[1]);
     float *dnormed = rows ? w->picked[2] : w->dnormed;
     gemm_run(p->pool, &(struct gemm){GEMM_NN, n, f, d, dy, d, p->values + at->down, f, w->act, f, 0.0f}, 1);
+    lora_backward_input(p, at, LORA_DOWN, n, rows, dy, w->act);
     swiglu_backward(p->pool, n * f, s->gate, s->up, w->act); /* gate, up: now gradients; act: the activation */
     float *ddown = gradient_of(p, at->down), *dgate = gradient_of(p, at->gate), *dup = gradient_of(p, at->up);
     struct gemm jobs[4], last = {GEMM_NN, n, d, f, s->up, f, p->values + at->up, d, dnormed, d, 1.0f};
@@ -85,6 +90,11 @@ void mlp_block_backward(const struct pass *p, const struct layer_places *at, str
     jobs[n_jobs++] = (struct gemm){GEMM_NN, n, d, f, s->gate, f, p->values + at->gate, d, dnormed, d, 0.0f};
     gemm_run(p->pool, jobs, n_jobs);
     gemm_run(p->pool, &last, 1); /* adds to the rows of the one before */
+    lora_backward_weights(p, at, LORA_DOWN, n, rows, w->act, dy);
+    lora_backward_weights(p, at, LORA_GATE, n, rows, normed, s->gate);
+    lora_backward_weights(p, at, LORA_UP, n, rows, normed, s->up);
+    lora_backward_input(p, at, LORA_GATE, n, rows, s->gate, dnormed);
+    lora_backward_input(p, at, LORA_UP, n, rows, s->up, dnormed);
     if (rows)
         put_back(p, rows, n, dnormed, w->dnormed);
     norm_backward(p->pool, p->n, d, s->middle, s->rstd2, p->values + at->norm2, w->dnormed, dx, gradient_of(p, at->norm2), false);

@@ -197,8 +197,8 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
         positions = length > positions ? length : positions;
     }
     TRY(model_rope_reserve(m, positions, err));
-    TRY(workspace_reserve(&m->workspace, &m->config, m->options.checkpointing, use, batch->n_tokens, batch->n_sequences,
-                          head_rows, err));
+    TRY(workspace_reserve(&m->workspace, &m->config, m->options.checkpointing, m->plan.lowest, use, batch->n_tokens,
+                          batch->n_sequences, head_rows, err));
     for (int s = 0; s < batch->n_sequences; s++) {
         int first = batch->starts[s], length = batch->starts[s + 1] - first;
         m->workspace.segments[s] = (struct attention_segment){first, first, length, length};

@@ -16,6 +16,7 @@
 #include "worker/data/batch.h"
 #include "worker/loar/loar.h"
 #include "worker/loar/schedule.h"
+#include "worker/model/training.h"
 
 enum model_type { MODEL_LLAMA, MODEL_QWEN2 };
 enum rope_type { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
@@ -46,7 +47,7 @@ struct model_config {
     float init_std; /* initializer_range, for training from scratch */
     int bos, n_eos, eos[8]; /* -1 / none where the file names none */
     const struct loar_plan *loar; /* NULL: every layer computes all heads and sees all keys */
-    bool base_frozen;             /* only the tensors of routers are trained */
+    struct training training;     /* what is trained; zeros: everything */
 };
 
 /* The model as its routers see it. */
@@ -69,7 +70,8 @@ void loss_sums_add(struct loss_sums *sum, const struct loss_sums *more);
 
 struct model; /* scratch memory and composition; the parameters themselves are the caller's */
 
-/* Lists the model's tensors in forward order under their Hugging Face names. */
+/* Lists the model's tensors in forward order under their Hugging Face names, those that are not trained as frozen.
+ * STATUS_USAGE where config->training fits no tensor. */
 enum status model_params(const struct model_config *config, struct params *table, struct error *err);
 
 struct model_options {

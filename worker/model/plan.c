@@ -3,6 +3,7 @@
 
 #include "common/memory.h"
 #include "worker/model/blocks.h"
+#include "worker/model/lora.h"
 
 static const char *named(char *room, size_t size, const char *format, int layer)
 {
@@ -67,27 +68,16 @@ static enum status check_shape(const struct model_config *c, struct error *err)
     return STATUS_OK;
 }
 
-/* The same tensors, those of the base model frozen. */
-static enum status freeze_base(const struct params *listed, struct params *out, struct error *err)
-{
-    for (int i = 0; i < listed->count; i++) {
-        struct param p = listed->items[i];
-        p.role = loar_is_tensor(p.name) ? PARAM_TRAINED : PARAM_FROZEN;
-        TRY(params_add(out, &p, NULL, err));
-    }
-    return STATUS_OK;
-}
-
 enum status model_params(const struct model_config *config, struct params *table, struct error *err)
 {
     TRY(check_shape(config, err));
     const struct architecture *architecture = architecture_of(config->type);
-    if (!config->base_frozen)
+    if (config->training.kind == TRAIN_ALL)
         return architecture->list(config, table, err);
     struct params listed = {0};
     enum status st = architecture->list(config, &listed, err);
     if (st == STATUS_OK)
-        st = freeze_base(&listed, table, err);
+        st = training_list(&config->training, config->layers, config->width, &listed, table, err);
     params_free(&listed);
     return st;
 }
@@ -110,7 +100,8 @@ static enum status find(const struct params *table, const struct place *places, 
     return STATUS_OK;
 }
 
-static enum status find_layer(const struct params *table, struct layer_places *at, int layer, struct error *err)
+static enum status find_layer(const struct model_config *config, const struct params *table, struct layer_places *at, int layer,
+                              struct error *err)
 {
     const struct place places[] = {
         {"model.layers.%d.input_layernorm.weight", &at->norm1, false},
@@ -127,6 +118,7 @@ static enum status find_layer(const struct params *table, struct layer_places *a
         {"model.layers.%d.mlp.down_proj.weight", &at->down, false},
     };
     at->layer = layer;
+    TRY(lora_find(config, table, layer, at->lora, err));
     return find(table, places, (int)(sizeof places / sizeof *places), layer, err);
 }
 
@@ -138,6 +130,11 @@ static int64_t first_trained(const struct params *table, const char *name, int l
         if (table->items[i].role == PARAM_TRAINED)
             return table->items[i].offset;
     return table->values;
+}
+
+static bool is_trained(const struct params *table, int64_t place)
+{
+    return place >= 0 && place < table->values;
 }
 
 /* How far down the backward pass must go. */
@@ -155,10 +152,13 @@ static void find_end(const struct model_config *config, const struct params *tab
     if (plan->lowest == config->layers)
         return;
     struct layer_places *end = &plan->layers[plan->lowest];
-    const int64_t before[] = {end->norm1, end->q, end->q_bias, end->k, end->k_bias, end->v, end->v_bias};
+    const int64_t before[] = {end->norm1, end->q, end->q_bias, end->k, end->k_bias, end->v, end->v_bias,
+                              end->lora[LORA_Q].a, end->lora[LORA_K].a, end->lora[LORA_V].a};
     end->is_end = true;
     for (size_t i = 0; i < sizeof before / sizeof *before; i++)
-        end->is_end = end->is_end && (before[i] < 0 || before[i] >= table->values);
+        end->is_end = end->is_end && !is_trained(table, before[i]);
+    bool routed = config->loar && config->loar->layers[plan->lowest].routed;
+    end->is_mlp_end = end->is_end && !routed && !is_trained(table, end->o) && !is_trained(table, end->lora[LORA_O].a);
 }
 
 enum status plan_make(const struct model_config *config, const struct params *table, struct plan *out,
@@ -176,7 +176,7 @@ enum status plan_make(const struct model_config *config, const struct params *ta
         FAIL(err, STATUS_NOMEM, "no memory for the plan of %d layers", config->layers);
     const struct loar_shape shape = model_shape(config);
     for (int i = 0; i < config->layers; i++) { /* the caller frees the plan */
-        TRY(find_layer(table, &out->layers[i], i, err));
+        TRY(find_layer(config, table, &out->layers[i], i, err));
         if (config->loar && config->loar->layers[i].routed)
             TRY(loar_find(&config->loar->config, &shape, i, table, &out->layers[i].router, err));
     }

@@ -22,7 +22,8 @@ static void backward(const struct pass *pass, const struct layer_places *places,
                      float *dx)
 {
     mlp_block_backward(pass, places, s, dx);
-    attention_block_backward(pass, places, s, x, dx);
+    if (!places->is_mlp_end)
+        attention_block_backward(pass, places, s, x, dx);
 }
 
 const struct architecture architecture_qwen2 = {list, forward, backward};

@@ -7,6 +7,7 @@
 #include "worker/loar/gate_gradient.h"
 #include "worker/loar/policy.h"
 #include "worker/loar/track.h"
+#include "worker/model/lora.h"
 #include "worker/ops/heads.h"
 #include "worker/ops/rope.h"
 
@@ -314,7 +315,9 @@ static void turn(const struct pass *p, const struct layer_routing *r, int direct
 void routed_queries(const struct pass *p, const struct layer_places *at, struct layer_routing *r, const float *normed, float *q)
 {
     struct heads heads = heads_of(p, r);
-    heads_gather(p->pool, &heads, HEADS_ROWS, p->values + at->q, at->q_bias >= 0 ? p->values + at->q_bias : NULL, normed, q);
+    heads_gather(p->pool, &heads, HEADS_ROWS, p->values + at->q, at->q_bias >= 0 ? p->values + at->q_bias : NULL, normed, false,
+                 q);
+    lora_queries_forward(p, at, &heads, normed, q);
     turn(p, r, 1, q);
 }
 
@@ -338,6 +341,7 @@ void routed_output(const struct pass *p, const struct layer_places *at, struct l
     if (r->gated)
         apply_gates(p, r, attended);
     heads_scatter(p->pool, &heads, HEADS_COLUMNS, p->values + at->o, attended, false, out);
+    lora_output_forward(p, at, &heads, attended, out);
 }
 
 void routed_output_backward(const struct pass *p, const struct layer_places *at, struct layer_routing *r,
@@ -345,10 +349,11 @@ void routed_output_backward(const struct pass *p, const struct layer_places *at,
                             float *delta)
 {
     struct heads heads = heads_of(p, r);
-    heads_gather(p->pool, &heads, HEADS_COLUMNS, p->values + at->o, NULL, dy, dattended);
+    heads_gather(p->pool, &heads, HEADS_COLUMNS, p->values + at->o, NULL, dy, false, dattended);
     float *dout = gradient_of(p, at->o);
     if (dout)
         heads_weight_gradient(p->pool, &heads, HEADS_COLUMNS, attended, dy, dout);
+    lora_output_backward(p, at, &heads, attended, dy, dattended);
     attention_delta(p->pool, attention, attended, dattended, delta); /* of gated outputs: the same number */
     if (r->gated)
         apply_gates(p, r, dattended);
@@ -365,6 +370,7 @@ void routed_queries_backward(const struct pass *p, const struct layer_places *at
     if (dweight)
         heads_weight_gradient(p->pool, &heads, HEADS_ROWS, dq, normed, dweight);
     heads_scatter(p->pool, &heads, HEADS_ROWS, p->values + at->q, dq, false, dnormed);
+    lora_queries_backward(p, at, &heads, normed, dq, dnormed);
 }
 
 /* delta [N][H] from where the layer placed it; zero in rows that were not computed. */
@@ -438,6 +444,7 @@ void routed_router_backward(const struct pass *p, const struct layer_places *at,
         if (stands_in) {
             stand_in_vectors(p->pool, c->width, c->heads, (int)c->head_dim, p->values + at->o, p->values + at->router.average,
                              r->vectors);
+            lora_stand_in(p, at, p->values + at->router.average, r->vectors);
             stand_in_gradient(p->pool, d, c->width, c->heads, dy, r->vectors, r->sums, r->stand_in);
         }
         gate_gradient(p->pool, d, c->heads, all_delta, l->on, stands_in ? r->stand_in : NULL, r->dgate);

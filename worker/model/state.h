@@ -12,14 +12,22 @@
 #include "worker/loar/tensors.h"
 #include "worker/ops/attention.h"
 
+/* An adapter's matrices; a -1 where there is none. */
+struct lora_places {
+    int64_t a, b;    /* [R][in], [out][R] */
+    int64_t in, out;
+};
+
 /* Places in the flat space; -1 where the model has no such tensor. */
 struct layer_places {
     int64_t norm1, q, q_bias, k, k_bias, v, v_bias, o; /* attention block */
     int64_t norm2, gate, up, down;                     /* MLP block */
     int layer;
+    struct lora_places lora[LORA_MODULES];
     struct loar_places router; /* where the layer is routed */
     int64_t first; /* from here on all gradients are final after the layer's backward */
-    bool is_end;   /* nothing before its router is trained, here or in the layers below: backward ends there */
+    bool is_end;   /* nothing before its output projection and router is trained, here or in the layers below: backward ends there */
+    bool is_mlp_end; /* nor are these: it ends before attention */
 };
 
 /* Places are those of params_place: frozen tensors lie behind the trained ones. */
@@ -52,6 +60,7 @@ struct workspace {
     float *act;                /* [N][F] */
     float *dx, *dnormed;       /* [N][D] */
     float *dattended, *dq, *dk, *dv, *delta;
+    float *lora_x, *lora_u, *lora_du; /* [N][widest input] with dropout, [N][R] twice: of the adapter in work */
     float *picked[3];          /* [rows of the head][D] of the last layer's MLP */
     struct attention_segment *segments; /* [B] */
     /* Head, in tiles of tile_rows tokens. */
@@ -68,8 +77,9 @@ struct workspace {
 
 enum workspace_use { WORKSPACE_FORWARD, WORKSPACE_BACKWARD };
 
-/* Makes room for N tokens, B sequences and a head over `heads_rows` tokens. Keeps and reuses what is there. */
-enum status workspace_reserve(struct workspace *w, const struct model_config *config, bool checkpointing,
+/* Makes room for N tokens, B sequences and a head over `heads_rows` tokens. Keeps and reuses what is there. lowest: layer in
+ * which backward ends; those below keep nothing for it. */
+enum status workspace_reserve(struct workspace *w, const struct model_config *config, bool checkpointing, int lowest,
                               enum workspace_use use, int64_t n, int sequences, int64_t head_rows, struct error *err);
 void workspace_free(struct workspace *w);
 

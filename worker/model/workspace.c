@@ -29,6 +29,7 @@ static float *take_floats(struct cursor *c, int64_t count)
 struct need {
     const struct model_config *config;
     bool checkpointing;
+    int lowest;
     enum workspace_use use;
     int64_t n, sequences, head_rows;
 };
@@ -49,6 +50,19 @@ static void lay_layer(struct cursor *at, const struct need *need, struct activat
     s->normed2 = take_floats(at, n * c->width);
     s->gate = take_floats(at, n * c->hidden);
     s->up = take_floats(at, n * c->hidden);
+}
+
+static void lay_lora(struct cursor *at, const struct need *need, struct workspace *w)
+{
+    const struct model_config *c = need->config;
+    int64_t wide = c->heads * c->head_dim, widest = c->width > c->hidden ? c->width : c->hidden;
+    widest = wide > widest ? wide : widest;
+    w->lora_u = take_floats(at, need->n * c->training.lora.rank);
+    if (need->use != WORKSPACE_BACKWARD)
+        return;
+    w->lora_du = take_floats(at, need->n * c->training.lora.rank);
+    if (c->training.lora.dropout > 0)
+        w->lora_x = take_floats(at, need->n * widest);
 }
 
 static void lay_backward(struct cursor *at, const struct need *need, struct workspace *w)
@@ -94,7 +108,7 @@ static size_t lay(struct workspace *w, const struct need *need)
     w->input_stride = keep_inputs ? need->n * c->width : 0;
     w->inputs = take_floats(&at, (keep_inputs ? c->layers + 1 : 1) * need->n * c->width);
     for (int i = 0; i < c->layers; i++) {
-        if (i > 0 && !keep_layers)
+        if (i > 0 && (!keep_layers || i < need->lowest))
             w->layers[i] = w->layers[0];
         else
             lay_layer(&at, need, &w->layers[i]);
@@ -103,16 +117,18 @@ static size_t lay(struct workspace *w, const struct need *need)
     w->segments = take(&at, need->sequences, sizeof *w->segments);
     if (need->use == WORKSPACE_BACKWARD)
         lay_backward(&at, need, w);
+    if (c->training.kind == TRAIN_ADAPTERS)
+        lay_lora(&at, need, w);
     for (int i = 0; i < 3 && need->head_rows < need->n; i++)
         w->picked[i] = i == 0 || need->use == WORKSPACE_BACKWARD ? take_floats(&at, need->head_rows * c->width) : NULL;
     lay_head(&at, need, w);
     return at.used;
 }
 
-enum status workspace_reserve(struct workspace *w, const struct model_config *config, bool checkpointing,
+enum status workspace_reserve(struct workspace *w, const struct model_config *config, bool checkpointing, int lowest,
                               enum workspace_use use, int64_t n, int sequences, int64_t head_rows, struct error *err)
 {
-    struct need need = {config, checkpointing, use, n, sequences, head_rows};
+    struct need need = {config, checkpointing, lowest, use, n, sequences, head_rows};
     if (!w->layers)
         w->layers = mem_alloc((size_t)config->layers, sizeof *w->layers);
     if (!w->layers)

@@ -79,7 +79,7 @@ static void gather_task(void *context, int task, int thread)
     product_run(&(struct product){.m = m, .n = c, .k = (int)h->width, .a = l->rows ? job->x : job->x + first * h->width,
                                   .a_row = h->width, .a_step = 1, .a_rows = l->rows ? l->rows + first : NULL,
                                   .b = h->scratch + head * weight_panels(h), .b_step = PANEL, .b_panel = h->width * PANEL,
-                                  .c = out, .c_row = l->stride});
+                                  .c = out, .c_row = l->stride, .add = job->add});
     for (int j = 0; job->bias && j < m; j++)
         for (int i = 0; i < c; i++)
             out[j * l->stride + i] += job->bias[head * c + i];
@@ -109,7 +109,7 @@ static void gather_few_task(void *context, int head, int thread)
     const float *weight = job->weight + (int64_t)head * c * h->width;
     for (int64_t j = 0; j < count_of(h, head); j++) {
         float *out = job->out + l->offset + j * l->stride;
-        dot_rows(c, (int)h->width, job->x + row_of(l, j) * h->width, weight, h->width, false, out);
+        dot_rows(c, (int)h->width, job->x + row_of(l, j) * h->width, weight, h->width, job->add, out);
         for (int i = 0; job->bias && i < c; i++)
             out[i] += job->bias[head * c + i];
     }
@@ -134,9 +134,9 @@ static void scatter_few_task(void *context, int task, int thread)
 }
 
 void heads_gather(struct threads *pool, const struct heads *h, enum heads_weight form, const float *weight, const float *bias,
-                  const float *x, float *out)
+                  const float *x, bool add, float *out)
 {
-    struct job job = {.h = h, .form = form, .weight = weight, .bias = bias, .x = x, .transposed = true, .out = out};
+    struct job job = {.h = h, .form = form, .weight = weight, .bias = bias, .x = x, .transposed = true, .add = add, .out = out};
     if (h->rows < FEW_ROWS && form == HEADS_ROWS) {
         threads_run(pool, h->heads, gather_few_task, &job);
         return;

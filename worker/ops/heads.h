@@ -21,9 +21,9 @@ size_t heads_scratch_values(const struct heads *h, int threads);
  * column h * C + c of [D][H C], as in an output projection. */
 enum heads_weight { HEADS_ROWS, HEADS_COLUMNS };
 
-/* out of head h, its row j: x[row j] W_h^T, + bias[h C ..]; x [N][D], bias [H C] or NULL. */
+/* out of head h, its row j: x[row j] W_h^T, + bias[h C ..]; x [N][D], bias [H C] or NULL; + out where `add`. */
 void heads_gather(struct threads *pool, const struct heads *h, enum heads_weight form, const float *weight, const float *bias,
-                  const float *x, float *out);
+                  const float *x, bool add, float *out);
 /* out[N][D] = the sum over heads that computed the row of in W_h, in ascending order of heads; + out where `add`. */
 void heads_scatter(struct threads *pool, const struct heads *h, enum heads_weight form, const float *weight, const float *in,
                    bool add, float *out);
