@@ -325,7 +325,7 @@ static void routers_find_their_model(void **state)
     }
     assert_true(n > 100);
     assert_int_equal(rename(folder, away), 0);
-    assert_refused(source_open(snapshots, true, NULL, pool, &source, &err), STATUS_DATA, &err, "holds routers alone; the model that they");
+    assert_refused(source_open(snapshots, true, NULL, pool, &source, &err), STATUS_DATA, &err, "holds only what was trained; the model that it");
     assert_ok(source_open(snapshots, true, away, pool, &source, &err), &err);
     source_close(&source);
     write_routers("0123", folder);
