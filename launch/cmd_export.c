@@ -8,10 +8,12 @@
 #include "launch/source.h"
 #include "ps/snapshot.h"
 #include "worker/loar/tensors.h"
+#include "worker/model/adapter.h"
 #include "worker/model/export.h"
 
 static const char usage[] =
-    "usage: loar export SNAPSHOT DIR [--dtype f32|bf16] [--dense] [--base DIR] [--overwrite]\n"
+    "usage: loar export SNAPSHOT DIR [--dtype f32|bf16] [--dense] [--adapter]\n"
+    "                                [--base DIR] [--overwrite]\n"
     "\n"
     "Writes the model of a snapshot as a folder that the Hugging Face libraries load: weights as safetensors,\n"
     "config.json, and the tokenizer files of the model it was trained from. Where attention is routed, the folder\n"
@@ -22,12 +24,15 @@ static const char usage[] =
     "  DIR           the folder to make; it must be empty or absent\n"
     "  --dtype       f32 (default, exact) or bf16 (half the size, rounded to nearest even); routers are always f32\n"
     "  --dense       leave the routers and loar_config.json out\n"
-    "  --base        folder of the model that a snapshot of routers alone (finetuning_type: router) belongs to;\n"
-    "                default: where it was in training\n"
+    "  --adapter     of a run with finetuning_type: lora only the adapters, in the form of PEFT; without this they are\n"
+    "                merged into the matrices that they are added to\n"
+    "  --base        folder of the model that a snapshot without frozen tensors (finetuning_type: lora, freeze, router)\n"
+    "                belongs to; default: where it was in training\n"
     "  --overwrite   write into a folder that holds something: its config.json and weights are replaced\n";
 
 struct request {
     const char *snapshot, *dir, *base;
+    bool adapter;
     struct export_options options;
 };
 
@@ -51,6 +56,8 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--overwrite"))
             out->options.overwrite = true;
+        else if (!strcmp(argv[i], "--adapter"))
+            out->adapter = true;
         else if (!strcmp(argv[i], "--dense"))
             out->options.dense = true;
         else if (!strcmp(argv[i], "--dtype"))
@@ -146,17 +153,20 @@ static void say(const struct snapshot *snapshot, const struct request *request, 
 {
     int tensors = 0;
     int64_t parameters = 0;
-    for (int i = 0; i < table->count; i++)
-        if (!request->options.dense || !loar_is_tensor(table->items[i].name)) {
+    for (int i = 0; i < table->count; i++) {
+        const struct param *p = &table->items[i];
+        bool part = request->adapter ? p->role == PARAM_TRAINED : !lora_is_tensor(p->name);
+        if (part && !(request->options.dense && loar_is_tensor(p->name))) {
             tensors++;
-            parameters += table->items[i].size;
+            parameters += p->size;
         }
-    printf("exported step %lld of '%s' to '%s': %d tensors, %lld parameters, %s, %zu other files\n",
-           (long long)snapshot_meta(snapshot)->step, snapshot_path(snapshot), request->dir, tensors, (long long)parameters,
-           safetensors_dtype_name(request->options.dtype), n_files);
+    }
+    printf("exported %sstep %lld of '%s' to '%s': %d tensors, %lld parameters, %s, %zu other file%s\n",
+           request->adapter ? "the adapters of " : "", (long long)snapshot_meta(snapshot)->step, snapshot_path(snapshot), request->dir, tensors,
+           (long long)parameters, safetensors_dtype_name(request->options.dtype), n_files, n_files == 1 ? "" : "s");
 }
 
-/* The whole model. A snapshot that holds routers alone is completed by the model that they belong to. */
+/* The whole model. A snapshot without frozen tensors is completed by the model that it belongs to. */
 struct loaded {
     struct source source;
     const struct params *table;
@@ -185,18 +195,52 @@ static void loaded_free(struct loaded *loaded)
     source_close(&loaded->source);
 }
 
+/* Adapters go into their matrices first. */
+static enum status write_model(const struct request *request, const struct carried *carried, const struct loaded *model, struct error *err)
+{
+    const struct model_config *config = &model->source.config;
+    if (config->training.kind == TRAIN_ADAPTERS)
+        TRY(model_merge_adapters(config, model->table, model->values, err));
+    return model_export(request->dir, carried->config, carried->config_size, carried->files, carried->count, model->table, model->values,
+                        &request->options, err);
+}
+
+/* Of the files that go along, only how attention is routed. */
+static enum status write_adapter(const struct snapshot *snapshot, const struct request *request, const struct carried *carried,
+                                 const struct loaded *model, size_t *n_files, struct error *err)
+{
+    const struct training *training = &model->source.config.training;
+    const struct export_file *routing = NULL;
+    char *saved = NULL;
+    size_t size;
+    if (training->kind != TRAIN_ADAPTERS)
+        FAIL(err, STATUS_USAGE, "--adapter: '%s' has no adapters: its run had another finetuning_type than lora", snapshot_path(snapshot));
+    for (size_t i = 0; i < carried->count; i++)
+        if (!strcmp(carried->files[i].name, MODEL_ROUTING_FILE))
+            routing = &carried->files[i];
+    if (!request->base)
+        TRY(snapshot_text(snapshot, "base", &saved, &size, err));
+    enum status st = adapter_write(request->dir, training, request->base ? request->base : saved, routing, routing != NULL, model->table,
+                                   model->values, &request->options, err);
+    mem_free(saved);
+    *n_files = 1 + (routing != NULL);
+    return st;
+}
+
 static enum status export_snapshot(const struct snapshot *snapshot, const struct request *request, struct error *err)
 {
     struct carried carried = {0};
     struct loaded model = {0};
+    size_t n_files = 0;
     enum status st = carried_read(snapshot, request->options.dense, &carried, err);
     if (st == STATUS_OK)
         st = loaded_read(snapshot, request->base, &model, err);
+    if (st == STATUS_OK && request->adapter)
+        st = write_adapter(snapshot, request, &carried, &model, &n_files, err);
+    else if (st == STATUS_OK)
+        st = write_model(request, &carried, &model, err);
     if (st == STATUS_OK)
-        st = model_export(request->dir, carried.config, carried.config_size, carried.files, carried.count, model.table,
-                          model.values, &request->options, err);
-    if (st == STATUS_OK)
-        say(snapshot, request, model.table, carried.count + 1);
+        say(snapshot, request, model.table, request->adapter ? n_files : carried.count + 1);
     carried_free(&carried);
     loaded_free(&model);
     return st;

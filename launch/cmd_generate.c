@@ -20,7 +20,8 @@ static const char usage[] =
     "\n"
     "  --model DIR       a Hugging Face folder; one that loar export wrote routes attention as it was trained\n"
     "  --snapshot FILE   a snapshot, or the newest one of a run; its template and settings are used\n"
-    "  --base DIR        the model that a snapshot of routers alone belongs to (default: where it was in training)\n"
+    "  --adapter DIR     adapters to put beside the model, as loar export --adapter and PEFT write them\n"
+    "  --base DIR        the model that a snapshot without frozen tensors belongs to (default: where it was in training)\n"
     "  --prompt TEXT     one question; the answer is written as it comes\n"
     "  --file ROWS       a file of rows as in training; every question is answered\n"
     "  --format NAME     format of the rows (default auto); --question_column NAME, --answer_column NAME and so on name\n"
@@ -37,7 +38,7 @@ static const char usage[] =
     "Exit status: 0 done, 2 wrong usage, 3 missing or damaged file, 4 not-a-number.\n";
 
 struct request {
-    const char *path, *prompt, *file, *format, *task, *base;
+    const char *path, *prompt, *file, *format, *task, *base, *adapter;
     struct row_columns columns;
     struct table_rules table;
     bool snapshot, raw;
@@ -92,7 +93,7 @@ static enum status set(struct request *r, const char *name, const char *value, s
         const char *name;
         const char **place;
     } texts[] = {{"model", &r->path}, {"snapshot", &r->path}, {"prompt", &r->prompt}, {"file", &r->file}, {"format", &r->format},
-                 {"task", &r->task}, {"base", &r->base}};
+                 {"task", &r->task}, {"base", &r->base}, {"adapter", &r->adapter}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (!strcmp(name, texts[i].name)) {
             if (*texts[i].place)
@@ -140,6 +141,8 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
     }
     if (!out->path)
         FAIL(err, STATUS_USAGE, "--model or --snapshot is needed; see loar generate --help");
+    if (out->adapter && (out->snapshot || out->base))
+        FAIL(err, STATUS_USAGE, "--adapter goes with --model alone: a snapshot holds its own adapters");
     if (!out->prompt == !out->file)
         FAIL(err, STATUS_USAGE, "either --prompt or --file is needed; see loar generate --help");
     return STATUS_OK;
@@ -385,7 +388,8 @@ int cmd_generate(int argc, char **argv)
     if (st == STATUS_OK)
         st = threads_create(run_threads(0, 1), &pool, &err);
     if (st == STATUS_OK)
-        st = source_open(request.path, request.snapshot, request.base, pool, &source, &err);
+        st = request.adapter ? source_open(request.adapter, false, request.path, pool, &source, &err)
+                             : source_open(request.path, request.snapshot, request.base, pool, &source, &err);
     if (st == STATUS_OK)
         st = generate(&session, &err);
     if (st != STATUS_OK)

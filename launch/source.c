@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/files.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "launch/loar_block.h"
@@ -129,17 +130,44 @@ static enum status load_snapshot(struct source *s, const struct snapshot *snapsh
     return st;
 }
 
-static enum status load_folder(struct source *s, const char *path, struct error *err)
+/* Which folder holds the model: the one given, or, beside adapters, the one they belong to. */
+static enum status find_model(struct source *s, const char *path, const char *base, const char **model, struct error *err)
+{
+    *model = path;
+    if (!base && !adapter_is_folder(path))
+        return STATUS_OK;
+    TRY(adapter_read_config(path, &s->adapter, err));
+    *model = base ? base : s->adapter.base;
+    if (!*model || !folder_exists(*model))
+        FAIL(err, STATUS_DATA, "'%s' holds adapters alone, and the model that they belong to is not in '%s'; let --base name its folder", path,
+             *model ? *model : "(no base_model_name_or_path)");
+    return STATUS_OK;
+}
+
+/* Routing goes with what was trained last. */
+static enum status read_folder_routing(struct source *s, const char *path, const char *model, struct error *err)
+{
+    TRY(loar_folder_read(path, &s->config, &s->loar, err));
+    return use_routing(s, s->loar || path == model ? STATUS_OK : loar_folder_read(model, &s->config, &s->loar, err));
+}
+
+static enum status load_folder(struct source *s, const char *path, const char *base, struct error *err)
 {
     struct import_report report;
+    const char *model;
     TRY(options_defaults(&s->options, err));
-    TRY(model_config_read(path, &s->config, err));
-    TRY(use_routing(s, loar_folder_read(path, &s->config, &s->loar, err)));
-    TRY(tokenizer_load(path, &s->tokenizer, err));
+    TRY(find_model(s, path, base, &model, err));
+    TRY(model_config_read(model, &s->config, err));
+    s->config.training = s->adapter.training;
+    TRY(read_folder_routing(s, path, model, err));
+    TRY(tokenizer_load(model, &s->tokenizer, err));
     TRY(allocate(s, err));
-    TRY(model_import(path, &s->config, &s->table, NULL, s->values, &report, err));
+    const struct import_options how = {.new_routers = path != model, .keep_frozen = true};
+    TRY(model_import(model, &s->config, &s->table, &how, s->values, &report, err));
+    if (path != model)
+        TRY(adapter_read(path, &s->table, s->values, err));
     if (report.left_routers && !s->loar)
-        log_warn("'%s' holds %d tensors of routers but no " MODEL_ROUTING_FILE ": all heads run", path, report.left_routers);
+        log_warn("'%s' holds %d tensors of routers but no " MODEL_ROUTING_FILE ": all heads run", model, report.left_routers);
     return STATUS_OK;
 }
 
@@ -159,7 +187,7 @@ enum status source_open(const char *path, bool snapshot, const char *base, struc
             st = load_snapshot(out, file, base, err);
         snapshot_close(file);
     } else {
-        st = load_folder(out, path, err);
+        st = load_folder(out, path, base, err);
     }
     if (st == STATUS_OK)
         st = model_create(&out->config, &out->table, &(struct model_options){0}, pool, &out->model, err);
@@ -175,6 +203,7 @@ void source_close(struct source *s)
     mem_free_aligned(s->values);
     params_free(&s->table);
     loar_setup_free(s->loar);
+    adapter_free(&s->adapter);
     options_free(&s->options);
     *s = (struct source){0};
 }

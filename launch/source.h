@@ -9,6 +9,7 @@
 #include "common/status.h"
 #include "common/threads.h"
 #include "launch/loar_setup.h"
+#include "worker/model/adapter.h"
 #include "worker/model/model.h"
 
 struct snapshot;
@@ -17,6 +18,7 @@ struct tokenizer;
 struct source {
     struct options options; /* of the run behind a snapshot, or defaults */
     struct model_config config;
+    struct adapter adapter; /* of an adapter's folder; behind config.training */
     struct loar_setup *loar; /* behind config.loar; NULL in a dense model */
     struct params table;
     float *values; /* [params_room(&table)] */
@@ -32,7 +34,8 @@ enum status source_of_snapshot(const struct snapshot *snapshot, const char *base
 enum status source_check_base(const struct snapshot *snapshot, const char *folder, const char *frozen_digest, const char *option,
                               struct error *err);
 /* `path`: a snapshot, a run's folder or a folder of snapshots with `snapshot` set, else a model folder. On failure
- * everything is released. A model folder with routers routes as its loar_config.json says. base: as above. */
+ * everything is released. A model folder with routers routes as its loar_config.json says. base: as above; a folder that holds
+ * adapters alone (adapter_config.json) is completed by the model in it. */
 enum status source_open(const char *path, bool snapshot, const char *base, struct threads *pool, struct source *out,
                         struct error *err);
 void source_close(struct source *source);

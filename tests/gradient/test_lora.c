@@ -109,7 +109,7 @@ static void merge_into(const struct fixture *f, struct fixture *full)
     struct error err;
     float *merged = mem_alloc_aligned((size_t)params_room(&f->table), sizeof *merged);
     memcpy(merged, f->values, (size_t)params_room(&f->table) * sizeof *merged);
-    assert_ok(lora_merge(&f->config, &f->table, merged, &err), &err);
+    assert_ok(model_merge_adapters(&f->config, &f->table, merged, &err), &err);
     for (int i = 0; i < full->table.count; i++)
         memcpy(full->values + full->table.items[i].offset, tensor(f, full->table.items[i].name, merged),
                (size_t)full->table.items[i].size * sizeof *merged);

@@ -13,6 +13,7 @@
 #include "common/text.h"
 #include "worker/loar/tensors.h"
 #include "worker/model/config.h"
+#include "worker/model/training.h"
 
 static const char config_name[] = "config.json", index_name[] = "model.safetensors.index.json";
 enum { NAME_SIZE = 64 };
@@ -59,7 +60,7 @@ static void plan_shards(struct export *x)
     for (int i = 0; i < x->table->count; i++) {
         int64_t bytes = bytes_of(x, i);
         x->shard_of[i] = -1;
-        if (x->options->dense && loar_is_tensor(x->table->items[i].name))
+        if (lora_is_tensor(x->table->items[i].name) || (x->options->dense && loar_is_tensor(x->table->items[i].name)))
             continue;
         if (filled && filled + bytes > x->shard_bytes) {
             x->shards++;

@@ -27,7 +27,8 @@ struct export_options {
 bool model_export_owns(const char *name);
 
 /* Writes dir/model.safetensors (or model-0000i-of-0000n.safetensors and their index), the `files`, and last
- * config.json: config_json with its dtype brought up to date. values: [params_room(table)]. Tensors of
+ * config.json: config_json with its dtype brought up to date. values: [params_room(table)]. Adapters are left
+ * out; model_merge_adapters has added them to their matrices. Tensors of
  * routers are written as F32 whatever the dtype, so that heads are chosen as in training; the public libraries leave
  * them aside. A folder that holds something is STATUS_USAGE unless options->overwrite; then weights of an earlier export,
  * and its MODEL_ROUTING_FILE if this one has none, are removed and other files stay. While the call runs or after it failed there is no config.json, so that half a

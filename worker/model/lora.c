@@ -252,7 +252,7 @@ void lora_stand_in(const struct pass *p, const struct layer_places *at, const fl
     }
 }
 
-enum status lora_merge(const struct model_config *config, const struct params *table, float *values, struct error *err)
+enum status model_merge_adapters(const struct model_config *config, const struct params *table, float *values, struct error *err)
 {
     TRY(gemm_init(err));
     for (int layer = 0; layer < config->layers; layer++) {

@@ -33,7 +33,4 @@ void lora_output_backward(const struct pass *pass, const struct layer_places *pl
 /* vectors[H][D] of stand_in_vectors (worker/loar/gate_gradient.h) += the adapter's part. */
 void lora_stand_in(const struct pass *pass, const struct layer_places *places, const float *average, float *vectors);
 
-/* Adds every adapter of the table to its matrix, wherever that lies in values[params_room]. */
-enum status lora_merge(const struct model_config *config, const struct params *table, float *values, struct error *err);
-
 #endif

@@ -74,6 +74,9 @@ struct model; /* scratch memory and composition; the parameters themselves are t
  * STATUS_USAGE where config->training fits no tensor. */
 enum status model_params(const struct model_config *config, struct params *table, struct error *err);
 
+/* Adds every adapter of the table to its matrix, wherever that lies in values [params_room]. */
+enum status model_merge_adapters(const struct model_config *config, const struct params *table, float *values, struct error *err);
+
 struct model_options {
     bool checkpointing; /* keep only the input of each layer and recompute the rest in backward */
 };
