@@ -126,7 +126,8 @@ void report_plan(struct report *report, const struct start *start, const struct 
     put_hosts(server, &hosts);
     put_model(run, &model);
     put_stages(start, &stages);
-    if (!data || hosts.failed || model.failed || !hosts.data) {
+    trained_put(&run->table, &groups);
+    if (!data || hosts.failed || model.failed || groups.failed || !hosts.data) {
         log_warn("no memory to print the plan");
     } else {
         data_facts(&run->train, false, data);
