@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,11 +24,31 @@ struct report {
     bool warned;          /* that metrics.jsonl cannot be written */
     struct board *board;  /* NULL: none */
     struct text history;
+    pthread_mutex_t hearing;
+    struct text heard; /* warnings and errors of the program as JSON lines that wait for the next line; guarded by hearing */
+    int64_t step;      /* of the newest line */
     struct text set_lines, set_json; /* evaluation sets since the last block */
     int sets;
     int64_t saved_step; /* newest snapshot on disk; -1: none yet */
     char *stage;        /* the one in work; NULL: the run has none */
 };
+
+/* Warnings and errors become lines of metrics, too; not at once, as any thread may log at any moment. */
+static void hear(void *context, enum log_level level, const char *text, size_t size)
+{
+    struct report *report = context;
+    struct text line = {0};
+    if (!scalar_is_utf8(text))
+        return; /* a path, perhaps: no reader of JSON would take the line */
+    pthread_mutex_lock(&report->hearing);
+    text_printf(&line, "{\"step\": %lld, \"%s\": ", (long long)report->step, level == LOG_ERROR ? "error" : "warning");
+    text_json_string(&line, text, size);
+    text_puts(&line, "}\n");
+    if (!line.failed)
+        text_append(&report->heard, line.data, line.size);
+    pthread_mutex_unlock(&report->hearing);
+    text_free(&line);
+}
 
 enum status report_create(const char *output_dir, const char *history, size_t history_size, struct report **out,
                           struct error *err)
@@ -36,6 +57,7 @@ enum status report_create(const char *output_dir, const char *history, size_t hi
     if (!report)
         FAIL(err, STATUS_NOMEM, "no memory for the report");
     *report = (struct report){.out = stdout, .fd = -1, .saved_step = -1};
+    pthread_mutex_init(&report->hearing, NULL);
     report->output_dir = mem_strdup(output_dir);
     report->path = path_join(output_dir, "metrics.jsonl");
     text_append(&report->history, history ? history : "", history ? history_size : 0);
@@ -50,14 +72,22 @@ enum status report_create(const char *output_dir, const char *history, size_t hi
         report_free(report);
         return st;
     }
+    log_listen(hear, report);
     *out = report;
     return STATUS_OK;
 }
+
+static void write_heard(struct report *report);
 
 void report_free(struct report *report)
 {
     if (!report)
         return;
+    log_listen(NULL, NULL);
+    if (report->fd >= 0)
+        write_heard(report);
+    pthread_mutex_destroy(&report->hearing);
+    text_free(&report->heard);
     if (report->fd >= 0)
         close(report->fd);
     board_free(report->board);
@@ -122,21 +152,47 @@ static void put_int(struct text *json, const char *key, int64_t value)
     text_printf(json, "%lld", (long long)value);
 }
 
-/* To the file in one write, to the history and to the board. */
-static void write_line(struct report *report, struct text *json)
+/* To the file in one write, and to the history. */
+static void write_text(struct report *report, const char *lines, size_t size)
 {
+    text_append(&report->history, lines, size);
+    if (write(report->fd, lines, size) != (ssize_t)size && !report->warned) {
+        report->warned = true;
+        log_warn("cannot write '%s': %s; the run goes on", report->path, strerror(errno));
+    }
+}
+
+/* What was heard so far; the lock is free again before anything is logged. */
+static void write_heard(struct report *report)
+{
+    pthread_mutex_lock(&report->hearing);
+    struct text heard = report->heard;
+    report->heard = (struct text){0};
+    pthread_mutex_unlock(&report->hearing);
+    if (heard.size && !heard.failed)
+        write_text(report, heard.data, heard.size);
+    text_free(&heard);
+}
+
+void report_line(struct report *report, struct text *json)
+{
+    write_heard(report);
     text_puts(json, "}\n");
     if (json->failed) {
         log_warn("no memory for a line of metrics");
         return;
     }
-    text_append(&report->history, json->data, json->size);
-    if (write(report->fd, json->data, json->size) != (ssize_t)json->size && !report->warned) {
-        report->warned = true;
-        log_warn("cannot write '%s': %s; the run goes on", report->path, strerror(errno));
-    }
+    write_text(report, json->data, json->size);
     if (report->board)
         board_line(report->board, json->data, json->size);
+}
+
+/* Where the run is, for warnings to come. */
+static void note_step(struct report *report, int64_t step)
+{
+    pthread_mutex_lock(&report->hearing);
+    report->step = step;
+    pthread_mutex_unlock(&report->hearing);
 }
 
 /* ---- numbers ---- */
@@ -250,7 +306,7 @@ static void put_extra_json(struct text *json, const struct report_extra *extra)
 static void write_record(struct report *report, struct report_extra *extra)
 {
     if (extra && *extra_text(&extra->record))
-        write_line(report, &extra->record);
+        report_line(report, &extra->record);
 }
 
 /* ---- the parts ---- */
@@ -271,6 +327,7 @@ void report_step(struct report *report, const struct step_facts *f)
         print(report, "%s\n", line.data);
     fflush(report->out);
 
+    note_step(report, f->step);
     text_puts(&json, "{");
     put_int(&json, "step", f->step);
     put_int(&json, "total_steps", f->total);
@@ -289,7 +346,7 @@ void report_step(struct report *report, const struct step_facts *f)
         put_real(&json, "median_lag_ms", f->median_lag_ms);
     }
     put_extra_json(&json, f->extra);
-    write_line(report, &json);
+    report_line(report, &json);
     write_record(report, f->extra);
     text_free(&line);
     text_free(&json);
@@ -318,7 +375,7 @@ void report_stage(struct report *report, const char *name, int64_t step, int64_t
     put_key(&json, "begins");
     text_puts(&json, "true");
     put_int(&json, "stage_steps", steps);
-    write_line(report, &json);
+    report_line(report, &json);
     text_free(&json);
 }
 
@@ -349,13 +406,8 @@ void report_early_stop(struct report *report, const struct snapshot_meta *meta)
     text_puts(&json, "true");
     put_int(&json, "best_step", meta->best_step);
     put_real(&json, meta->best_metric, meta->best_value);
-    write_line(report, &json);
+    report_line(report, &json);
     text_free(&json);
-}
-
-void report_record(struct report *report, struct text *json)
-{
-    write_line(report, json);
 }
 
 void report_evaluation(struct report *report, int64_t step, double epoch, const struct slot_report *sums, double seconds, bool best,
@@ -383,7 +435,7 @@ void report_evaluation(struct report *report, int64_t step, double epoch, const 
     put_key(&json, "best");
     text_puts(&json, best ? "true" : "false");
     put_extra_json(&json, extra);
-    write_line(report, &json);
+    report_line(report, &json);
     write_record(report, extra);
     text_free(&line);
     text_free(&json);
@@ -417,7 +469,7 @@ void report_saved(struct report *report, const struct writer_result *result)
     text_json_string(&json, result->written.digest, strlen(result->written.digest));
     put_int(&json, "bytes", result->written.bytes);
     put_real(&json, "write_s", result->written.seconds);
-    write_line(report, &json);
+    report_line(report, &json);
     text_free(&json);
 }
 

@@ -33,6 +33,9 @@ void report_print_to(struct report *report, FILE *file);
 void report_show_on(struct report *report, struct board *board);
 /* Prints a text as it is; nothing where `text` failed. */
 void report_text(struct report *report, const struct text *text);
+/* Writes a JSON object whose closing brace is missing as a line of metrics. Lines that a page of the run reads have one of the
+ * members plan, end, stage with begins, sample, warning, error, snapshot, routing, or plain numbers; see launch/history.h. */
+void report_line(struct report *report, struct text *json);
 /* All JSON lines so far. */
 const struct text *report_history(const struct report *report);
 
@@ -69,6 +72,8 @@ struct plan_facts {
 };
 /* These two are in report_plan.c. */
 void report_plan_facts(struct report *report, const struct plan_facts *facts);
+/* The same as a line of metrics, with the run file and the resolved options as texts; in report_record.c. */
+void report_plan_record(struct report *report, const struct plan_facts *facts, const char *run_file, const char *options);
 
 /* One run of tokens of the decoded row. */
 struct row_piece {
@@ -120,8 +125,6 @@ void report_set(struct report *report, const char *name, const struct slot_repor
 /* Then those of all sets together: prints the block and writes the JSON line. `extra` may be NULL. */
 void report_evaluation(struct report *report, int64_t step, double epoch, const struct slot_report *sums, double seconds, bool best,
                        struct report_extra *extra);
-/* Writes a JSON line of its own; it comes without its closing brace. */
-void report_record(struct report *report, struct text *json);
 
 /* A snapshot was written, or could not be. */
 void report_saved(struct report *report, const struct writer_result *result);
@@ -142,6 +145,8 @@ struct end_facts {
     const struct invocation *invocation;
 };
 void report_end_facts(struct report *report, const struct end_facts *facts);
+/* The same as a line of metrics; in report_record.c. */
+void report_end_record(struct report *report, const struct end_facts *facts);
 
 /* The same from what the server holds; in report_run.c. */
 void report_plan(struct report *report, const struct start *start, const struct invocation *invocation,

@@ -115,6 +115,21 @@ static enum status show_row(struct report *report, const struct run *run, struct
     return st;
 }
 
+/* The run file as it is now and all options, beside the facts. */
+static void record_plan(struct report *report, const struct plan_facts *facts, const struct invocation *invocation)
+{
+    struct text options = {0};
+    struct error err;
+    char *run_file = NULL;
+    size_t size;
+    options_format(facts->options, OPTIONS_ALL, &options);
+    if (file_read(invocation->run_file, &run_file, &size, &err) != STATUS_OK)
+        log_warn("metrics will not show the run file: %s", err.text);
+    report_plan_record(report, facts, run_file ? run_file : "", options.failed || !options.data ? "" : options.data);
+    mem_free(run_file);
+    text_free(&options);
+}
+
 void report_plan(struct report *report, const struct start *start, const struct invocation *invocation,
                  const struct server *server)
 {
@@ -157,6 +172,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
             .notes = start->notes.data,
         };
         report_plan_facts(report, &facts);
+        record_plan(report, &facts, invocation);
         if (run->train.rows && show_row(report, run, &err) != STATUS_OK)
             log_warn("cannot show a row: %s", err.text);
     }
@@ -217,5 +233,6 @@ void report_end(struct report *report, const struct start *start, const struct i
         .output_dir = start->run.options->output_dir,
         .invocation = invocation,
     };
+    report_end_record(report, &facts);
     report_end_facts(report, &facts);
 }
