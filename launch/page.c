@@ -20,8 +20,10 @@ static bool add_set(struct page_sets *sets, const char *name, size_t size)
             return true;
     if (sets->count == PAGE_SETS_MAX || !size)
         return true;
-    sets->names[sets->count] = mem_strndup(name, size);
-    return sets->names[sets->count++] != NULL;
+    char *copy = mem_strndup(name, size);
+    if (copy)
+        sets->names[sets->count++] = copy;
+    return copy != NULL;
 }
 
 bool page_sets_find(const struct history *h, struct page_sets *out)

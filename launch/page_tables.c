@@ -128,12 +128,15 @@ void page_put_evaluation(struct text *out, const struct history *h, const struct
 
 /* ---- samples ---- */
 
-static void put_passage(struct text *out, const char *label, const char *class, const char *passage, bool always)
+/* A text of a sample, whose class is its name; "-" for an empty one that is to be there always. */
+static void put_passage(struct text *out, const struct json *sample, const char *name, bool always)
 {
-    if (!*passage && !always)
+    size_t size = 0;
+    const char *passage = json_to_string(json_member(sample, name), &size);
+    if (!size && !always)
         return;
-    text_printf(out, "<dt>%s</dt><dd class=\"%s\">", label, class);
-    svg_puts(out, *passage ? passage : "-");
+    text_printf(out, "<dt>%s</dt><dd class=\"%s\">", name, name);
+    svg_put_text(out, size ? passage : "-", size ? size : 1);
     text_puts(out, "</dd>\n");
 }
 
@@ -152,10 +155,10 @@ static void put_sample(struct text *out, const struct json *line)
         text_puts(out, "</span>");
     }
     text_puts(out, "</h3>\n<dl>\n");
-    put_passage(out, "prompt", "prompt", history_text(sample, "prompt"), false);
-    put_passage(out, "thought", "thought", history_text(sample, "thought"), false);
-    put_passage(out, "answer", "answer", history_text(sample, "answer"), true);
-    put_passage(out, "expected", "expected", history_text(sample, "expected"), false);
+    put_passage(out, sample, "prompt", false);
+    put_passage(out, sample, "thought", false);
+    put_passage(out, sample, "answer", true);
+    put_passage(out, sample, "expected", false);
     text_puts(out, "</dl></article>\n");
 }
 

@@ -266,6 +266,60 @@ static void plan_and_row(void **state)
     options_free(&o);
 }
 
+/* Lines that a page of the run reads: plan, warnings, end. */
+static void records(void **state)
+{
+    (void)state;
+    static const char yaml[] = "model_name_or_path: m\ndatasets: [{path: a.jsonl}]\nrun_name: trial\nps: {slots: 4}\nper_device_train_batch_size: 2\n";
+    char *overrides[] = {NULL};
+    struct options o;
+    assert_ok(options_parse_text(yaml, sizeof yaml - 1, "run.yaml", 0, overrides, &o, NULL, &err), &err);
+    struct plan_data data[] = {{.name = "a \"b\"", .format = "text", .read = 9, .kept = 8, .tokens = {1, 2, 3, 4}},
+                               {.name = "e", .format = "text", .evaluation = true}};
+    struct plan_facts f = {.options = &o, .ranks = 4, .workers = 3, .hosts = "n1 x 3", .model = "m", .parameters = 1000, .trained = 500,
+                           .data = data, .n_data = 2, .steps_per_epoch = 7, .first_step = 5, .total_steps = 21, .notes = "one\ntwo\n"};
+    struct end_facts end = {.stopped = true, .step = 9, .total = 21, .epoch = 1.5, .tokens = 99, .seconds = 6.5, .digest = "0123", .best_metric = "",
+                            .best_step = -1};
+    open_report(NULL);
+    report_plan_record(report, &f, "learning_rate: 1\n", "not UTF-8: \xff");
+    struct json *line = line_of_metrics(0);
+    const struct json *plan = json_member(line, "plan"), *sets = json_member(plan, "data");
+    assert_true(number(line, "step") == 5 && number(plan, "ranks") == 4 && number(plan, "total_steps") == 21 && number(plan, "batch_rows") == 8);
+    assert_string_equal(json_to_string(json_member(plan, "run_name"), NULL), "trial");
+    assert_string_equal(json_to_string(json_member(plan, "run_file"), NULL), "learning_rate: 1\n");
+    assert_string_equal(json_to_string(json_member(plan, "notes"), NULL), "one\ntwo\n");
+    assert_null(json_member(plan, "options")); /* it would have spoilt the line */
+    assert_int_equal(strlen(json_to_string(json_member(plan, "started"), NULL)), 20);
+    assert_true(json_count(sets) == 2 && number(json_at(sets, 0), "used") == 8 && number(json_at(sets, 0), "answer_tokens") == 3);
+    assert_string_equal(json_to_string(json_member(json_at(sets, 0), "name"), NULL), "a \"b\"");
+    assert_true(json_to_bool(json_member(json_at(sets, 1), "evaluation")));
+    json_free(line);
+    /* What the program warns of is a line before the next one, whatever goes to stderr. */
+    report_step(report, &step);
+    log_warn("disk \"%s\" is nearly full", "x");
+    log_info("no line");
+    log_warn("of no use to a reader: \xff");
+    report_end_record(report, &end);
+    line = line_of_metrics(2);
+    assert_string_equal(json_to_string(json_member(line, "warning"), NULL), "disk \"x\" is nearly full");
+    assert_true(number(line, "step") == 120);
+    json_free(line);
+    line = line_of_metrics(3);
+    const struct json *ended = json_member(line, "end");
+    assert_true(json_to_bool(json_member(ended, "stopped")) && number(ended, "step") == 9 && number(ended, "seconds") == 6.5);
+    assert_null(json_member(ended, "best_metric"));
+    json_free(line);
+    log_error("the loss is nan"); /* the last word of a run that fails */
+    close_report();
+    char *text;
+    size_t size;
+    assert_ok(file_read(metrics, &text, &size, &err), &err);
+    assert_non_null(strstr(text, "{\"step\": 120, \"error\": \"the loss is nan\"}\n"));
+    mem_free(text);
+    log_warn("nobody listens any more");
+    options_free(&o);
+}
+
 static void short_memory(void **state)
 {
     (void)state;
@@ -324,6 +378,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(step_line),         cmocka_unit_test(nothing_is_hidden), cmocka_unit_test(evaluation_block),
         cmocka_unit_test(snapshots_and_end), cmocka_unit_test(resumed_history),   cmocka_unit_test(plan_and_row),
+        cmocka_unit_test(records),
         cmocka_unit_test(short_memory),      cmocka_unit_test(signals_become_flags),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
