@@ -22,6 +22,11 @@ uint32_t crc32c(const void *data, size_t size)
     return crc ^ 0xFFFFFFFFu;
 }
 
+uint64_t hash64(const void *data, size_t size)
+{
+    return XXH3_64bits(data, size);
+}
+
 /* The public name stands for the library's state. */
 static XXH3_state_t *state_of(struct digest *digest)
 {

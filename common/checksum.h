@@ -1,4 +1,5 @@
-/* CRC32C for every payload and dataset, and the 128-bit digest that decides whether two runs are "the same". */
+/* CRC32C for every payload and dataset, a 64-bit hash to find equal things by, and the 128-bit digest that decides
+ * whether two runs are "the same". */
 #ifndef COMMON_CHECKSUM_H
 #define COMMON_CHECKSUM_H
 
@@ -7,6 +8,9 @@
 
 /* CRC-32C (Castagnoli) of the bytes; crc32c("123456789") = 0xE3069283. */
 uint32_t crc32c(const void *data, size_t size);
+
+/* XXH3-64: fast and well spread, for finding equal things. */
+uint64_t hash64(const void *data, size_t size);
 
 /* Streaming XXH3-128. */
 struct digest;

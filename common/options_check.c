@@ -1,5 +1,6 @@
 /* Rules between keys. One row each: the keys it is about (the first one gives the place), whether breaking it stops the
  * run, and a function that says what is wrong. */
+#include <math.h>
 #include <string.h>
 
 #include "common/options_read.h"
@@ -96,12 +97,25 @@ static void data_to_evaluate_on(const struct options *o, struct text *wrong)
     check_entries(&o->eval_datasets, wrong);
 }
 
+static bool evaluates(const struct options *o)
+{
+    return o->eval_datasets.count || o->val_size > 0;
+}
+
 static void evaluation_has_data(const struct options *o, struct text *wrong)
 {
-    if (!o->eval_datasets.count && !is(o->eval_strategy, "no"))
-        text_printf(wrong, "%s, but eval_datasets is missing", o->eval_strategy);
-    else if (!o->eval_datasets.count && o->eval_on_start)
-        text_puts(wrong, "eval_on_start is true, but eval_datasets is missing");
+    if (!evaluates(o) && !is(o->eval_strategy, "no"))
+        text_printf(wrong, "%s, but eval_datasets is missing (or val_size, to hold training rows out)", o->eval_strategy);
+    else if (!evaluates(o) && o->eval_on_start)
+        text_puts(wrong, "eval_on_start is true, but eval_datasets is missing (or val_size, to hold training rows out)");
+}
+
+static void one_held_out_set(const struct options *o, struct text *wrong)
+{
+    if (o->val_size > 0 && o->eval_datasets.count)
+        text_puts(wrong, "given together with eval_datasets; keep one: rows held out of training, or sets of their own");
+    else if (o->val_size >= 1 && (o->val_size != floor(o->val_size) || o->val_size > 4294967295.0))
+        text_printf(wrong, "%g; wanted a share below 1, or a whole number of rows", o->val_size);
 }
 
 static void resume_or_overwrite(const struct options *o, struct text *wrong)
@@ -138,7 +152,7 @@ static void best_needs_evaluations(const struct options *o, struct text *wrong)
 
 static void answers_have_rows(const struct options *o, struct text *wrong)
 {
-    if (o->predict_with_generate && !o->eval_datasets.count)
+    if (o->predict_with_generate && !evaluates(o))
         text_puts(wrong, "true, but eval_datasets is missing");
 }
 
@@ -224,6 +238,18 @@ static void unused_eval_data(const struct options *o, struct text *wrong)
         text_puts(wrong, "not used: eval_strategy is no");
 }
 
+static void unused_val_size(const struct options *o, struct text *wrong)
+{
+    if (o->val_size > 0 && is(o->eval_strategy, "no") && !o->eval_on_start)
+        text_puts(wrong, "rows are held out of training, but eval_strategy is no: nothing looks at them");
+}
+
+static void unused_cache(const struct options *o, struct text *wrong)
+{
+    if (o->overwrite_cache && !o->dataset_cache_dir)
+        text_puts(wrong, "not used: dataset_cache_dir is not given");
+}
+
 static void unused_eval_steps(const struct options *o, struct text *wrong)
 {
     if (given(o, OPTION_eval_steps) && !is(o->eval_strategy, "steps"))
@@ -262,9 +288,14 @@ static void unused_momentum(const struct options *o, struct text *wrong)
 
 static void unused_shares(const struct options *o, struct text *wrong)
 {
+    if (!is(o->mix_strategy, "concat")) {
+        if (o->datasets.count == 1)
+            text_printf(wrong, "mix_strategy %s has one data set to take rows from: the same as concat, but for the order", o->mix_strategy);
+        return;
+    }
     for (size_t i = 0; i < o->datasets.count; i++)
         if (o->datasets.items[i].weight != 1) {
-            text_puts(wrong, "weight is not used: data sets are joined one behind the other; loss_weight is used");
+            text_puts(wrong, "weight is not used: mix_strategy is concat, every row of every set comes once; loss_weight is used");
             return;
         }
 }
@@ -299,7 +330,8 @@ static const struct rule {
     {ERROR, tokenizer_for_scratch, KEYS(OPTION_tokenizer_name_or_path, OPTION_model_config)},
     {ERROR, data_to_train_on, KEYS(OPTION_datasets)},
     {ERROR, data_to_evaluate_on, KEYS(OPTION_eval_datasets)},
-    {ERROR, evaluation_has_data, KEYS(OPTION_eval_strategy, OPTION_eval_datasets, OPTION_eval_on_start)},
+    {ERROR, evaluation_has_data, KEYS(OPTION_eval_strategy, OPTION_eval_datasets, OPTION_val_size)},
+    {ERROR, one_held_out_set, KEYS(OPTION_val_size, OPTION_eval_datasets)},
     {ERROR, resume_or_overwrite, KEYS(OPTION_resume_from_checkpoint, OPTION_overwrite_output_dir)},
     {ERROR, something_to_learn, KEYS(OPTION_thought_loss_weight, OPTION_answer_loss_weight)},
     {ERROR, answers_are_learnt, KEYS(OPTION_answer_loss_weight, OPTION_allow_zero_answer_loss)},
@@ -317,13 +349,15 @@ static const struct rule {
     {WARNING, warmup_ends, KEYS(OPTION_warmup_steps, OPTION_max_steps)},
     {WARNING, dead_rate, KEYS(OPTION_learning_rate)},
     {WARNING, unused_eval_data, KEYS(OPTION_eval_datasets, OPTION_eval_strategy)},
+    {WARNING, unused_val_size, KEYS(OPTION_val_size, OPTION_eval_strategy)},
+    {WARNING, unused_cache, KEYS(OPTION_overwrite_cache, OPTION_dataset_cache_dir)},
     {WARNING, unused_eval_steps, KEYS(OPTION_eval_steps, OPTION_eval_strategy)},
     {WARNING, unused_save_steps, KEYS(OPTION_save_steps, OPTION_save_strategy)},
     {WARNING, unused_bad_rows, KEYS(OPTION_max_bad_rows, OPTION_strict)},
     {WARNING, unused_minimum, KEYS(OPTION_lr_scheduler_type, OPTION_min_lr, OPTION_min_lr_rate)},
     {WARNING, unused_milestones, KEYS(OPTION_lr_milestones, OPTION_lr_scheduler_type)},
     {WARNING, unused_momentum, KEYS(OPTION_momentum, OPTION_optim)},
-    {WARNING, unused_shares, KEYS(OPTION_datasets)},
+    {WARNING, unused_shares, KEYS(OPTION_datasets, OPTION_mix_strategy)},
     {WARNING, evaluating_on_training_rows, KEYS(OPTION_eval_datasets, OPTION_datasets)},
     {WARNING, unused_sampling, KEYS(OPTION_do_sample)},
 };

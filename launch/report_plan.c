@@ -38,6 +38,10 @@ static void put_data(struct text *out, const struct plan_data *d)
                 (long long)d->skipped, (long long)d->too_long);
     if (d->shortened)
         text_printf(out, ", %lld with a shortened thought", (long long)d->shortened);
+    if (d->repeated)
+        text_printf(out, ", %lld repeated", (long long)d->repeated);
+    if (d->held_out)
+        text_printf(out, ", %lld held out", (long long)d->held_out);
     text_printf(out, " (format %s, longest %d tokens)\n", d->format, d->longest);
     if (d->special_text)
         text_printf(out, "  %-*s %lld rows spell a special token; it is read as plain text\n", LABEL, "",

@@ -9,6 +9,7 @@
 #include "launch/board.h"
 #include "launch/invocation.h"
 #include "launch/report.h"
+#include "launch/sift.h"
 #include "launch/start.h"
 #include "launch/trained.h"
 #include "ps/server.h"
@@ -78,16 +79,19 @@ static int64_t machine_bytes(void)
     return pages > 0 && size > 0 ? (int64_t)pages * size : 0;
 }
 
-static void data_facts(const struct dataset *dataset, bool evaluation, struct plan_data *out)
+/* Tokens are those of an epoch. */
+static void data_facts(const struct run *run, bool evaluation, struct plan_data *out)
 {
+    const struct dataset *dataset = evaluation ? &run->eval : &run->train;
     for (int i = 0; i < dataset->n_parts; i++) {
         const struct dataset_part *part = &dataset->parts[i];
         const struct dataset_stats *s = &part->stats;
         out[i] = (struct plan_data){.name = part->name, .format = part->format, .problems = part->problems, .evaluation = evaluation,
                                     .read = s->read, .kept = s->kept, .skipped = s->skipped, .too_long = s->too_long,
-                                    .shortened = s->shortened, .special_text = s->special_text, .longest = s->longest};
+                                    .shortened = s->shortened, .repeated = s->repeated, .held_out = s->held_out,
+                                    .special_text = s->special_text, .longest = s->longest};
         for (int span = 0; span < SPAN_COUNT && span < REPORT_SPANS; span++)
-            out[i].tokens[span] = s->tokens[span];
+            out[i].tokens[span] = (int64_t)((double)s->tokens[span] * (evaluation ? 1 : sift_passes(run, i)) + 0.5);
     }
 }
 
@@ -145,8 +149,8 @@ void report_plan(struct report *report, const struct start *start, const struct 
     if (!data || hosts.failed || model.failed || groups.failed || !hosts.data) {
         log_warn("no memory to print the plan");
     } else {
-        data_facts(&run->train, false, data);
-        data_facts(&run->eval, true, data + run->train.n_parts);
+        data_facts(run, false, data);
+        data_facts(run, true, data + run->train.n_parts);
         struct plan_facts facts = {
             .all = run->all,
             .options = run->options,

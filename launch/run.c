@@ -7,9 +7,11 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/yaml.h"
+#include "launch/failures.h"
 #include "launch/loar_block.h"
 #include "launch/loar_folder.h"
 #include "launch/trained.h"
+#include "launch/sift.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -116,8 +118,9 @@ static struct row_columns columns_of(const struct dataset_options *o)
     }};
 }
 
+/* Goes on after a set with bad rows, so that all are told of. */
 static enum status load_sets(struct run *run, const struct dataset_list *list, int64_t limit, struct dataset *out,
-                             struct error *err)
+                             struct failures *failures, struct error *err)
 {
     struct dataset_rules rules = rules_of(run);
     for (size_t i = 0; i < list->count; i++) {
@@ -129,7 +132,8 @@ static enum status load_sets(struct run *run, const struct dataset_list *list, i
         TRY(table_rules_set(&spec.table, "quoting", o->quoting, &known, err));
         if (limit > 0 && (spec.max_samples < 0 || spec.max_samples > limit))
             spec.max_samples = limit;
-        TRY(dataset_load(out, &spec, &rules, run->tokenizer, run->pool, err));
+        enum status st = dataset_load(out, &spec, &rules, run->tokenizer, run->pool, err);
+        TRY(failures_take(failures, st, err));
     }
     return STATUS_OK;
 }
@@ -229,6 +233,21 @@ static enum status list_tensors(struct run *run, struct error *err)
     return STATUS_OK;
 }
 
+static enum status load_rows(struct run *run, struct error *err)
+{
+    const struct options *o = run->options;
+    struct failures failures = {0};
+    enum status st;
+    TRY_OR(done, st, load_sets(run, &o->datasets, -1, &run->train, &failures, err));
+    TRY_OR(done, st, dataset_name_tasks(&run->eval, run->train.tasks, run->train.n_tasks, err));
+    TRY_OR(done, st, load_sets(run, &o->eval_datasets, o->eval_max_samples, &run->eval, &failures, err));
+    TRY_OR(done, st, failures_verdict(&failures, "data set", err));
+    st = sift_rows(run, err);
+done:
+    failures_free(&failures);
+    return st;
+}
+
 /* What stays the same in all stages. */
 static enum status load_model(struct run *run, struct error *err)
 {
@@ -244,7 +263,7 @@ static enum status load_model(struct run *run, struct error *err)
 }
 
 /* The rows of a stage and how they count. */
-static enum status load_rows(struct run *run, struct error *err)
+static enum status load_stage(struct run *run, struct error *err)
 {
     const struct options *o = run->options;
     if (o->max_length > run->config.max_positions)
@@ -253,9 +272,7 @@ static enum status load_rows(struct run *run, struct error *err)
     run->span_weights[SPAN_PROMPT] = o->completion_only_loss ? 0.0f : 1.0f;
     run->span_weights[SPAN_THOUGHT] = (float)o->thought_loss_weight;
     run->span_weights[SPAN_ANSWER] = run->span_weights[SPAN_END] = (float)o->answer_loss_weight;
-    TRY(load_sets(run, &o->datasets, -1, &run->train, err));
-    TRY(dataset_name_tasks(&run->eval, run->train.tasks, run->train.n_tasks, err));
-    TRY(load_sets(run, &o->eval_datasets, o->eval_max_samples, &run->eval, err));
+    TRY(load_rows(run, err));
     return map_tasks(run, err);
 }
 
@@ -287,12 +304,12 @@ static enum status load_later(struct run *first, int stage, struct error *err)
     run->train = run->eval = (struct dataset){0};
     run->routed_as = NULL;
     run->order = (struct order){0};
-    return load_rows(run, err);
+    return load_stage(run, err);
 }
 
 static enum status load_stages(struct run *run, struct error *err)
 {
-    enum status st = load_rows(run, err);
+    enum status st = load_stage(run, err);
     for (int stage = 1; st == STATUS_OK && stage < run->n_stages; stage++)
         st = load_later(run, stage, err);
     return st;
@@ -343,13 +360,9 @@ void run_free(struct run *run)
 
 static enum status plan_stage(struct run *run, int slots, struct error *err)
 {
-    const struct options *o = run->options;
-    /* Stages with the same rows see them in another order. */
-    uint64_t seed = (uint64_t)(o->data_seed >= 0 ? o->data_seed : o->seed) + (uint64_t)run->stage * UINT64_C(0x9e3779b97f4a7c15);
-    order_free(&run->order);
-    TRY(order_create(seed, run->train.rows, slots, (int)o->per_device_train_batch_size, o->shuffle_dataset, &run->order, err));
+    TRY(sift_order(run, slots, err));
     bool learnt = run->loar_taken_over || (run->loar && run->stage > 0);
-    return loar_block_schedule(o, learnt, run_steps(run), &run->routing, err);
+    return loar_block_schedule(run->options, learnt, run_steps(run), &run->routing, err);
 }
 
 enum status run_plan(struct run *run, int slots, struct error *err)

@@ -7,6 +7,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "launch/sift.h"
 #include "launch/source.h"
 #include "worker/model/export.h"
 
@@ -208,6 +209,8 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
         TRY(check_routing(s, *snapshot, err));
     TRY(run_plan(&s->run, s->slots, err));
     TRY(plan_stages(s, *snapshot, err));
+    for (int stage = 0; stage < s->run.n_stages; stage++)
+        TRY(sift_notes(run_stage(&s->run, stage), &s->notes, err));
     TRY(make_optimizer(s, o, err));
     TRY(fill_parameters(s, o, *snapshot, err));
     TRY(claim_folder(o, wants_resume(o), err));

@@ -68,7 +68,7 @@ static void mistakes_have_a_place(void **state)
         {"stages: [{name: a}, {name: a}]\n", "entries 0 and 1 are both named 'a'"},
         {"stages: [{start_from: best}]\n", "'stage-1' is the first stage"},
         {"stages: [{name: x}, {start_from: best}]\n", "'stage-2' starts from the best of this stage, which is never evaluated"},
-        {"stages: [{eval_strategy: steps}]\n", "eval_datasets is missing (stage 'stage-1')"},
+        {"stages: [{eval_strategy: steps}]\n", "to hold training rows out) (stage 'stage-1')"},
         {"answer_loss_weight: 0\n", "would not learn to give an answer"},
         {"stages: [{name: x}, {answer_loss_weight: 0}]\n", "would not learn to give an answer"},
         {"load_best_model_at_end: true\n", "load_best_model_at_end is true; wanted steps or epoch"},

@@ -115,7 +115,7 @@ static bool has_span(const struct row *row, enum span span)
     return memchr(row->spans, span, (size_t)row->n_tokens) != NULL;
 }
 
-static enum status keep(struct block *block, const struct row *row, struct error *err)
+static enum status keep(struct block *block, const struct row *row, int64_t line, struct error *err)
 {
     size_t needed = block->n_tokens + (size_t)row->n_tokens;
     if (needed > block->capacity) {
@@ -133,6 +133,7 @@ static enum status keep(struct block *block, const struct row *row, struct error
     memcpy(block->spans + block->n_tokens, row->spans, (size_t)row->n_tokens);
     block->n_tokens = needed;
     block->lengths[block->rows] = row->n_tokens;
+    block->lines[block->rows] = line;
     block->weights[block->rows++] = row->weight;
     block->stats.kept++;
     block->stats.thoughts += has_span(row, SPAN_THOUGHT);
@@ -193,7 +194,7 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
              "thought and answer", path, (long long)record->line);
     *bad = false;
     block->stats.special_text += spells_special(l->tokenizer, &conversation);
-    return keep(block, row, err);
+    return keep(block, row, record->line, err);
 }
 
 void block_read(struct block *block)

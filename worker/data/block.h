@@ -40,6 +40,7 @@ struct block {
     size_t n_tokens, capacity;
     int lengths[BLOCK_ROWS];
     float weights[BLOCK_ROWS];
+    int64_t lines[BLOCK_ROWS];
     int rows; /* kept */
     struct dataset_stats stats;
     int64_t refused_long; /* rows over the limit where the rules make that an error */

@@ -25,7 +25,7 @@ static void problems_print(const struct problems *problems, struct text *out)
         text_printf(out, "%s  %s", i ? "\n" : "", problems->lines[i]);
 }
 
-static enum status reserve(struct dataset *dataset, int64_t rows, int64_t tokens, struct error *err)
+enum status dataset_reserve(struct dataset *dataset, int64_t rows, int64_t tokens, struct error *err)
 {
     if (rows > dataset->row_capacity) {
         size_t n = (size_t)rows * 2;
@@ -36,9 +36,12 @@ static enum status reserve(struct dataset *dataset, int64_t rows, int64_t tokens
             dataset->starts = starts;
         }
         float *weights = starts ? mem_realloc(dataset->weights, n, sizeof *weights) : NULL;
-        if (!weights)
+        if (weights)
+            dataset->weights = weights;
+        int64_t *lines = weights ? mem_realloc(dataset->lines, n, sizeof *lines) : NULL;
+        if (!lines)
             FAIL(err, STATUS_NOMEM, "no memory for %lld rows", (long long)rows);
-        dataset->weights = weights;
+        dataset->lines = lines;
         dataset->row_capacity = (int64_t)n;
     }
     if (tokens > dataset->token_capacity) {
@@ -80,11 +83,12 @@ static enum status take_block(struct dataset *dataset, int64_t *rows, struct blo
     if (!block->rows)
         return STATUS_OK;
     int64_t first = *rows ? dataset->starts[*rows] : 0;
-    TRY(reserve(dataset, *rows + block->rows, first + (int64_t)block->n_tokens, err));
+    TRY(dataset_reserve(dataset, *rows + block->rows, first + (int64_t)block->n_tokens, err));
     memcpy(dataset->tokens + first, block->tokens, block->n_tokens * sizeof *block->tokens);
     memcpy(dataset->spans + first, block->spans, block->n_tokens);
     for (int i = 0; i < block->rows; i++, (*rows)++) {
         dataset->weights[*rows] = block->weights[i];
+        dataset->lines[*rows] = block->lines[i];
         dataset->starts[*rows + 1] = dataset->starts[*rows] + block->lengths[i];
     }
     return STATUS_OK;
@@ -266,19 +270,21 @@ static enum status add_part(struct dataset *dataset, const struct block_source *
     if (!parts)
         FAIL(err, STATUS_NOMEM, "no memory for the data set '%s'", l->spec->name);
     dataset->parts = parts;
-    struct dataset_part part = {.format = row_format_name(l->format), .first_row = dataset->rows, .stats = o->stats};
+    struct dataset_part part = {.format = row_format_name(l->format), .first_row = dataset->rows, .stats = o->stats, .share = l->spec->weight};
     part.stats.read = l->count;
     struct text problems = {0};
     problems_print(&o->problems, &problems);
     part.problems = problems.data;
     part.name = mem_strdup(l->spec->name);
+    part.path = mem_strdup(l->spec->path);
     enum status st = STATUS_OK;
-    if (problems.failed || !part.name)
+    if (problems.failed || !part.name || !part.path)
         st = error_set(err, STATUS_NOMEM, "no memory for the data set '%s'", l->spec->name);
     if (st == STATUS_OK)
         st = task_index(dataset, l->spec->task && *l->spec->task ? l->spec->task : l->spec->name, &part.task, err);
     if (st != STATUS_OK) {
         mem_free(part.name);
+        mem_free(part.path);
         mem_free(part.problems);
         return st;
     }
@@ -330,6 +336,7 @@ void dataset_free(struct dataset *dataset)
 {
     for (int i = 0; i < dataset->n_parts; i++) {
         mem_free(dataset->parts[i].name);
+        mem_free(dataset->parts[i].path);
         mem_free(dataset->parts[i].problems);
     }
     for (int i = 0; i < dataset->n_tasks; i++)
@@ -340,14 +347,21 @@ void dataset_free(struct dataset *dataset)
     mem_free(dataset->tokens);
     mem_free(dataset->spans);
     mem_free(dataset->weights);
+    mem_free(dataset->lines);
     *dataset = (struct dataset){0};
+}
+
+int dataset_part_of(const struct dataset *dataset, int64_t row)
+{
+    int part = dataset->n_parts - 1;
+    while (part > 0 && dataset->parts[part].first_row > row)
+        part--;
+    return part;
 }
 
 struct row dataset_row(const struct dataset *dataset, int64_t index)
 {
-    int part = dataset->n_parts - 1;
-    while (part > 0 && dataset->parts[part].first_row > index)
-        part--;
+    int part = dataset_part_of(dataset, index);
     int64_t start = dataset->starts[index];
     return (struct row){.tokens = dataset->tokens + start, .spans = dataset->spans + start,
                         .n_tokens = (int)(dataset->starts[index + 1] - start), .task = dataset->parts[part].task,

@@ -26,7 +26,7 @@ struct dataset_spec {
     struct row_columns columns; /* names that are not the format's own */
     const char *task;    /* rows of one task share routing and metrics; NULL or "": the data set's name */
     double loss_weight;  /* multiplies the weight of every row; > 0 */
-    double weight;       /* sampling share where data sets are mixed; concatenation ignores it */
+    double weight;       /* sampling share where data sets are mixed (mixture.h) */
     int64_t max_samples; /* only the first ones of the file; < 0: all */
 };
 
@@ -53,10 +53,12 @@ struct dataset_rules {
 
 struct dataset_stats {
     int64_t read;       /* rows found in the file (at most max_samples) */
-    int64_t kept;       /* rows that can be trained on */
+    int64_t kept;       /* rows that are used */
     int64_t skipped;    /* bad rows left out (strict = false) */
     int64_t too_long;   /* left out for their length */
     int64_t shortened;  /* thoughts cut to fit; part of kept */
+    int64_t repeated;   /* left out because an earlier row is the same (select.h) */
+    int64_t held_out;   /* moved to the evaluation rows (select.h) */
     int64_t thoughts;   /* kept rows that hold a thought */
     int64_t special_text; /* kept rows whose text spells a special token; it is encoded as plain text */
     int64_t tokens[SPAN_COUNT]; /* of kept rows */
@@ -66,10 +68,11 @@ struct dataset_stats {
 
 /* One data set inside struct dataset. */
 struct dataset_part {
-    char *name;
+    char *name, *path;
     const char *format; /* the one that was used */
     char *problems;     /* first messages about skipped or left-out rows, one a line; NULL if none */
     int task;           /* index in tasks */
+    double share;       /* weight of its spec */
     int64_t first_row;  /* its rows are [first_row, first_row + stats.kept) */
     struct dataset_stats stats;
 };
@@ -80,6 +83,7 @@ struct dataset {
     int32_t *tokens;  /* [starts[rows]] */
     uint8_t *spans;   /* [starts[rows]] enum span */
     float *weights;   /* [rows] row weight times loss weight of its data set */
+    int64_t *lines;   /* [rows] where they begin in their file, from 1 */
     struct dataset_part *parts;
     int n_parts;
     char **tasks; /* names; batch.tasks and row.task are indices */
@@ -97,6 +101,11 @@ enum status dataset_name_tasks(struct dataset *dataset, char *const *tasks, int 
 enum status dataset_load(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_rules *rules,
                          const struct tokenizer *tokenizer, struct threads *pool, struct error *err);
 void dataset_free(struct dataset *dataset);
+
+/* Makes room for so many rows and tokens in all. */
+enum status dataset_reserve(struct dataset *dataset, int64_t rows, int64_t tokens, struct error *err);
+/* The part that a row belongs to. */
+int dataset_part_of(const struct dataset *dataset, int64_t row);
 
 /* A view of one row; valid until the next load, not to be freed. */
 struct row dataset_row(const struct dataset *dataset, int64_t index);

@@ -1,4 +1,5 @@
-list(APPEND WORKER_SOURCES data/batch.c data/order.c data/bytes.c data/jsonl.c data/table.c data/records.c data/reading.c data/reading_columns.c
+list(APPEND WORKER_SOURCES data/batch.c data/order.c data/mixture.c data/duplicates.c data/holdout.c data/select.c
+  data/bytes.c data/jsonl.c data/table.c data/records.c data/reading.c data/reading_columns.c
   data/reading_turns.c data/rows.c data/block.c data/dataset.c data/join.c
   data/demo/demo.c data/demo/tasks.c data/demo/tokenizer_files.c)
 list(APPEND WORKER_SOURCES data/template.c data/tokenizer/added.c data/tokenizer/bpe.c data/tokenizer/bpe_read.c data/tokenizer/decode.c
