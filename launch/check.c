@@ -1,74 +1,142 @@
 #include "launch/check.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "common/memory.h"
-#include "launch/run.h"
+#include "launch/estimate.h"
+#include "launch/sift.h"
 #include "launch/trained.h"
 
-/* Reads every weight into memory that is given back at once: names, shapes, types, NaN. */
-static enum status check_weights(struct run *run, struct text *out, struct error *err)
+static int by_length(const void *a, const void *b)
 {
-    const struct options *o = run->options;
-    if (o->model_config)
-        return STATUS_OK;
-    struct import_report report;
-    float *values = mem_alloc_aligned((size_t)run->table.values, sizeof *values);
-    if (!values)
-        FAIL(err, STATUS_NOMEM, "no memory for the %" PRId64 " parameters of '%s'", run->table.values, o->model_name_or_path);
-    enum status st = run_import(run, false, values, &report, err);
-    mem_free_aligned(values);
-    if (st == STATUS_OK)
-        text_printf(out, "weights: %d tensors\n", report.tensors);
-    if (st == STATUS_OK && report.new_routers)
-        text_printf(out, "weights: %d tensors of routers are not there and would begin anew\n", report.new_routers);
-    if (st == STATUS_OK && report.unknown_extras)
-        text_printf(out, "weights: %d tensors that the model does not have, such as '%s'\n", report.unknown_extras, report.example);
-    return st;
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
 }
 
-static void put_data(const struct dataset *dataset, const char *what, struct text *out)
+/* The smallest length that so many percent of the rows do not exceed (nearest rank). */
+static int64_t percentile(const int64_t *sorted, int64_t count, int percent)
 {
-    for (int i = 0; i < dataset->n_parts; i++) {
-        const struct dataset_part *part = &dataset->parts[i];
-        const struct dataset_stats *s = &part->stats;
-        text_printf(out, "%s %s: %" PRId64 " rows read, %" PRId64 " used, %" PRId64 " skipped, %" PRId64 " too long; longest %d tokens\n",
-                    what, part->name, s->read, s->kept, s->skipped, s->too_long, s->longest);
-        text_puts(out, part->problems ? part->problems : "");
-        if (s->tokens[SPAN_END] == 0 && s->kept)
-            text_printf(out, "%s %s: no row ends with an end token; a model trained on it would not stop\n", what, part->name);
+    return sorted[(count * percent + 99) / 100 - 1];
+}
+
+static enum status put_lengths(const struct dataset *dataset, const struct dataset_part *part, struct text *out, struct error *err)
+{
+    int64_t n = part->stats.kept, sum = 0, *lengths = mem_alloc((size_t)n, sizeof *lengths);
+    if (!lengths)
+        FAIL(err, STATUS_NOMEM, "no memory for the lengths of %" PRId64 " rows", n);
+    for (int64_t i = 0; i < n; i++) {
+        lengths[i] = dataset->starts[part->first_row + i + 1] - dataset->starts[part->first_row + i];
+        sum += lengths[i];
     }
-}
-
-static enum status check_rows(struct run *run, struct text *out, struct error *err)
-{
-    const struct options *o = run->options;
-    put_data(&run->train, "datasets", out);
-    put_data(&run->eval, "eval_datasets", out);
-    /* Without ps.slots there are as many as workers; one is the least. */
-    TRY(run_plan(run, o->ps.slots > 0 ? (int)o->ps.slots : 1, err));
-    if (o->ps.slots > 0)
-        text_printf(out, "steps: %" PRId64 "\n", run_total_steps(run));
+    qsort(lengths, (size_t)n, sizeof *lengths, by_length);
+    text_printf(out, "  tokens of a row: min %" PRId64 ", mean %.1f, p50 %" PRId64 ", p95 %" PRId64 ", max %" PRId64 "\n", lengths[0],
+                (double)sum / (double)n, percentile(lengths, n, 50), percentile(lengths, n, 95), lengths[n - 1]);
+    mem_free(lengths);
     return STATUS_OK;
 }
 
-enum status run_check(const struct options *options, struct text *out, struct error *err)
+static void put_tokens(const int64_t tokens[SPAN_COUNT], struct text *out)
 {
-    struct threads *pool = NULL;
-    struct run run = {0};
-    TRY(threads_create(run_threads(options->threads, 1), &pool, err));
-    enum status st = run_load(options, pool, &run, err);
-    if (st == STATUS_OK) {
-        text_printf(out, "model: %" PRId64 " parameters\n", run.table.trained + run.table.frozen);
-        trained_put(&run.table, out);
-        run_routing_notes(&run, out);
-        st = check_weights(&run, out, err);
-        if (st == STATUS_OK)
-            st = check_rows(&run, out, err);
-        if (st == STATUS_OK && out->failed)
-            st = error_set(err, STATUS_NOMEM, "no memory for the report of the check");
-        run_free(&run);
+    int64_t all = 0;
+    for (int span = 0; span < SPAN_COUNT; span++)
+        all += tokens[span];
+    text_printf(out, "%" PRId64, all);
+    for (int span = 0; span < SPAN_COUNT; span++)
+        text_printf(out, "%s %s %" PRId64, span ? "," : ":", span_name((enum span)span), tokens[span]);
+    text_puts(out, "\n");
+}
+
+static enum status put_set(const struct dataset *dataset, int index, const char *what, struct text *out, struct error *err)
+{
+    const struct dataset_part *part = &dataset->parts[index];
+    const struct dataset_stats *s = &part->stats;
+    text_printf(out, "%s %s: %" PRId64 " rows read, %" PRId64 " used, %" PRId64 " skipped, %" PRId64 " too long", what, part->name, s->read,
+                s->kept, s->skipped, s->too_long);
+    if (s->shortened)
+        text_printf(out, ", %" PRId64 " with a shortened thought", s->shortened);
+    if (s->repeated)
+        text_printf(out, ", %" PRId64 " repeated", s->repeated);
+    if (s->held_out)
+        text_printf(out, ", %" PRId64 " held out", s->held_out);
+    text_printf(out, "; %" PRId64 " with a thought; format %s\n", s->thoughts, part->format);
+    if (part->problems && *part->problems)
+        text_printf(out, "%s\n", part->problems);
+    if (s->special_text)
+        text_printf(out, "  %" PRId64 " rows spell a special token; it is read as plain text\n", s->special_text);
+    if (!s->kept)
+        return STATUS_OK;
+    TRY(put_lengths(dataset, part, out, err));
+    text_puts(out, "  tokens in all: ");
+    put_tokens(s->tokens, out);
+    return STATUS_OK;
+}
+
+static void put_steps(const struct start *s, int stage, int workers, struct text *out)
+{
+    const struct run *run = s->stages[stage].run;
+    int64_t tokens[SPAN_COUNT] = {0};
+    for (int i = 0; i < run->train.n_parts; i++)
+        for (int span = 0; span < SPAN_COUNT; span++)
+            tokens[span] += (int64_t)((double)run->train.parts[i].stats.tokens[span] * sift_passes(run, i) + 0.5);
+    text_puts(out, "tokens per epoch: ");
+    put_tokens(tokens, out);
+    text_printf(out, "steps: %" PRId64 " (%" PRId64 " per epoch of %u rows), %d micro-batches x %d rows each, shared by %d worker%s\n",
+                s->stages[stage].steps, order_steps_per_epoch(&run->order), run->order.rows, s->slots, run->order.slot_rows, workers,
+                workers == 1 ? "" : "s");
+}
+
+static enum status put_stage(const struct start *s, int stage, int workers, struct text *out, struct error *err)
+{
+    const struct run *run = s->stages[stage].run;
+    if (run->name)
+        text_printf(out, "stage '%s'\n", run->name);
+    for (int i = 0; i < run->train.n_parts; i++)
+        TRY(put_set(&run->train, i, "datasets", out, err));
+    for (int i = 0; i < run->eval.n_parts; i++)
+        TRY(put_set(&run->eval, i, "eval_datasets", out, err));
+    put_steps(s, stage, workers, out);
+    return STATUS_OK;
+}
+
+static enum status put_memory(struct start *s, struct text *out, struct error *err)
+{
+    struct plan_memory m = estimate_memory(s);
+    int64_t step, tokens, node = estimate_machine_bytes(), worker = estimate_worker_bytes(&m);
+    TRY(estimate_longest_batch(&s->run, &step, &tokens, err));
+    text_printf(out, "longest micro-batch of the first epoch: %" PRId64 " tokens, in step %" PRId64 "\n", tokens, step + 1);
+    text_printf(out, "memory: about %.1f MB per worker (weights %.1f, gradients %.1f, activations %.1f), %.1f MB on the server", (double)worker / 1e6,
+                (double)m.weights / 1e6, (double)m.gradients / 1e6, (double)m.activations / 1e6, (double)m.server / 1e6);
+    if (node && m.server < node)
+        text_printf(out, "; this node's %.1f GB hold the server and %" PRId64 " workers", (double)node / 1e9, (node - m.server) / (worker + 1));
+    else if (node)
+        text_printf(out, "; this node's %.1f GB do not hold the server", (double)node / 1e9);
+    text_puts(out, "\n");
+    return STATUS_OK;
+}
+
+/* Every line behind a word. */
+static void put_notes(const char *notes, struct text *out)
+{
+    while (notes && *notes) {
+        int size = (int)strcspn(notes, "\n");
+        text_printf(out, "note: %.*s\n", size, notes);
+        notes += size + (notes[size] == '\n');
     }
-    threads_free(pool);
-    return st;
+}
+
+enum status check_put(struct start *start, int ranks, struct text *out, struct error *err)
+{
+    const struct run *run = &start->run;
+    text_printf(out, "model: %" PRId64 " parameters, of which %" PRId64 " are trained\n", run->table.trained + run->table.frozen,
+                run->table.trained);
+    trained_put(&run->table, out);
+    for (int stage = 0; stage < run->n_stages; stage++)
+        TRY(put_stage(start, stage, ranks > 1 ? ranks - 1 : 1, out, err));
+    TRY(put_memory(start, out, err));
+    put_notes(start->notes.data, out);
+    if (out->failed)
+        FAIL(err, STATUS_NOMEM, "no memory for the report of the check");
+    return STATUS_OK;
 }

@@ -1,12 +1,11 @@
-/* The checks of a run that need its files: model, tokenizer, rows. What `loar validate` does beyond the options.
- * Must not know: ranks, messages. */
+/* What `loar validate` says about a run that could start, beyond its options: rows and their lengths, tokens, steps, memory.
+ * Must not know: how a run is loaded (start.h does that, with all its checks). */
 #ifndef LAUNCH_CHECK_H
 #define LAUNCH_CHECK_H
 
-#include "common/options.h"
+#include "launch/start.h"
 
-/* Loads what the options name as a run would, weights included, lets it go again, and appends to `out` what was found,
- * one line each. Fails with the first problem that a run would stop at. */
-enum status run_check(const struct options *options, struct text *out, struct error *err);
+/* Appends the facts, a line each. ranks: how many the run would have, 1 for one process. */
+enum status check_put(struct start *start, int ranks, struct text *out, struct error *err);
 
 #endif

@@ -1,12 +1,12 @@
 /* From what the server holds to the plain facts that report.c and report_plan.c print. */
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/files.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "launch/board.h"
+#include "launch/estimate.h"
 #include "launch/invocation.h"
 #include "launch/report.h"
 #include "launch/sift.h"
@@ -47,36 +47,6 @@ static void put_stages(const struct start *start, struct text *out)
                     stage->run->train.rows, o->learning_rate,
                     i && !strcmp(start->run.all->stages.items[i].start_from, "best") ? ", from the best of the one before" : "");
     }
-}
-
-/* What a rank holds at most, as a sum of its large parts. A worker: parameters, gradient of the micro-batch and of the
- * slot sums, and the activations of the longest micro-batch: per token and layer two norms, the residual, q, k, v and the
- * attention's result (width each, keys and values fewer), and three hidden rows; with recomputation one layer of these
- * and the residual of each. The server: parameters, optimizer states, their shadow for snapshots, and one gradient sum. */
-static struct plan_memory memory_of(const struct start *start)
-{
-    const struct run *run = &start->run;
-    const struct model_config *c = &run->config;
-    int64_t longest = 0, row = 4 * c->width + (2 * c->heads + 2 * c->kv_heads) * c->head_dim + 3 * c->hidden;
-    for (int i = 0; i < run->train.n_parts; i++)
-        if (run->train.parts[i].stats.longest > longest)
-            longest = run->train.parts[i].stats.longest;
-    int64_t tokens = longest * run->options->per_device_train_batch_size;
-    int lowest = training_lowest(&run->table, c->layers), layers = c->layers - lowest + (lowest > 0); /* those below share one's memory */
-    int64_t kept = run->options->gradient_checkpointing ? row + c->layers * c->width : row * layers + lowest * c->width;
-    if (c->training.kind == TRAIN_ADAPTERS)
-        kept += 2 * c->training.lora.rank + (c->training.lora.dropout > 0 ? c->hidden : 0);
-    int64_t values = (int64_t)sizeof(float) * run->table.values;
-    return (struct plan_memory){.weights = (int64_t)sizeof(float) * params_room(&run->table),
-                                .gradients = 2 * values,
-                                .activations = (int64_t)sizeof(float) * tokens * kept,
-                                .server = values * (2 * (1 + start->shard->n_states) + 1)};
-}
-
-static int64_t machine_bytes(void)
-{
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (int64_t)pages * size : 0;
 }
 
 /* Tokens are those of an epoch. */
@@ -170,8 +140,8 @@ void report_plan(struct report *report, const struct start *start, const struct 
             .first_step = start->meta.step,
             .total_steps = start->total_steps,
             .warmup_steps = start->stages[start->meta.stage].schedule.warmup,
-            .memory = memory_of(start),
-            .machine_bytes = machine_bytes(),
+            .memory = estimate_memory(start),
+            .machine_bytes = estimate_machine_bytes(),
             .resumed_from = start->resumed_from,
             .notes = start->notes.data,
         };

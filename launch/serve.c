@@ -9,7 +9,6 @@
 #include "common/memory.h"
 #include "common/timing.h"
 #include "launch/evaluate.h"
-#include "launch/flags.h"
 #include "launch/loar_setup.h"
 #include "launch/report.h"
 #include "launch/run.h"
@@ -325,22 +324,7 @@ static enum status open_course(struct course *c, struct transport *transport, st
     TRY(saver_create(&start->run, start->shard, optimizer_name(start->optimizer), options_text->data, &c->saver, err));
     TRY(report_create(o->output_dir, start->history, start->history_size, &c->report, err));
     report_open_board(c->report, start, c->invocation, options_text);
-    struct server_config config = {
-        .transport = transport,
-        .table = &start->run.table,
-        .shard = start->shard,
-        .slots = start->slots,
-        .pool = start->run.pool,
-        .optimizer = start->optimizer,
-        .credits = (int)o->ps.credits,
-        .timeout_ms = (int64_t)(o->timeout_s * 1e3),
-        .first_step = start->meta.step,
-        .updates = start->meta.updates,
-        .config_text = options_text->data,
-        .config_size = options_text->size,
-        .signals = flags_of_signals,
-    };
-    TRY(server_create(&config, &c->server, err));
+    TRY(start_server(start, transport, options_text, &c->server, err));
     saver_attach(c->saver, c->server);
     return STATUS_OK;
 }

@@ -7,8 +7,11 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "launch/flags.h"
 #include "launch/sift.h"
 #include "launch/source.h"
+#include "launch/warnings.h"
+#include "ps/server.h"
 #include "worker/model/export.h"
 
 static bool wants_resume(const struct options *o)
@@ -67,16 +70,20 @@ static enum status remove_earlier_run(const char *folder, struct error *err)
 }
 
 /* A new run must not write over an old one. */
-static enum status claim_folder(const struct options *o, bool resuming, struct error *err)
+static enum status check_folder(const struct options *o, struct error *err)
 {
-    if (!resuming && !folder_is_empty(o->output_dir)) {
-        if (!o->overwrite_output_dir)
-            FAIL(err, STATUS_USAGE,
-                 "output_dir: '%s' is not empty; go on from it with --resume_from_checkpoint true, start over with "
-                 "--overwrite_output_dir, or name another folder",
-                 o->output_dir);
+    if (wants_resume(o) || o->overwrite_output_dir || folder_is_empty(o->output_dir))
+        return STATUS_OK;
+    FAIL(err, STATUS_USAGE,
+         "output_dir: '%s' is not empty; go on from it with --resume_from_checkpoint true, start over with "
+         "--overwrite_output_dir, or name another folder",
+         o->output_dir);
+}
+
+static enum status claim_folder(const struct options *o, struct error *err)
+{
+    if (!wants_resume(o) && !folder_is_empty(o->output_dir))
         TRY(remove_earlier_run(o->output_dir, err));
-    }
     return folder_make(o->output_dir, err);
 }
 
@@ -213,7 +220,8 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
         TRY(sift_notes(run_stage(&s->run, stage), &s->notes, err));
     TRY(make_optimizer(s, o, err));
     TRY(fill_parameters(s, o, *snapshot, err));
-    TRY(claim_folder(o, wants_resume(o), err));
+    TRY(check_folder(o, err));
+    warnings_put(s, &s->notes);
     s->meta.max_steps = s->total_steps;
     s->meta.slots = s->slots;
     s->meta.seed = o->seed;
@@ -225,7 +233,7 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     return STATUS_OK;
 }
 
-enum status start_load(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err)
+enum status start_try(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err)
 {
     struct snapshot *snapshot = NULL;
     *out = (struct start){0};
@@ -234,6 +242,40 @@ enum status start_load(struct options *options, int workers, int ranks_on_node, 
     if (st != STATUS_OK)
         start_free(out);
     return st;
+}
+
+enum status start_load(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err)
+{
+    TRY(start_try(options, workers, ranks_on_node, out, err));
+    enum status st = claim_folder(options, err);
+    if (st != STATUS_OK)
+        start_free(out);
+    return st;
+}
+
+enum status start_server(struct start *start, struct transport *transport, const struct text *options_text, struct server **out,
+                         struct error *err)
+{
+    const struct options *o = start->run.all;
+    const struct stage *stage = &start->stages[start->meta.stage];
+    struct server_config config = {
+        .transport = transport,
+        .table = &start->run.table,
+        .shard = start->shard,
+        .slots = start->slots,
+        .pool = start->run.pool,
+        .optimizer = start->optimizer,
+        .stage = {.number = (int)start->meta.stage, .first_step = start->meta.stage_step, .schedule = stage->schedule,
+                  .max_grad_norm = stage->run->options->max_grad_norm},
+        .credits = (int)o->ps.credits,
+        .timeout_ms = (int64_t)(o->timeout_s * 1e3),
+        .first_step = start->meta.step,
+        .updates = start->meta.updates,
+        .config_text = options_text->data,
+        .config_size = options_text->size,
+        .signals = flags_of_signals,
+    };
+    return server_create(&config, out, err);
 }
 
 void start_free(struct start *s)

@@ -5,9 +5,12 @@
 
 #include "launch/run.h"
 #include "launch/stage.h"
+#include "proto/transport.h"
 #include "ps/optimizer/optimizer.h"
 #include "ps/shard.h"
 #include "ps/snapshot.h"
+
+struct server;
 
 struct start {
     struct run run;
@@ -24,10 +27,15 @@ struct start {
     struct text notes;  /* what a person should know about the start, one line each */
 };
 
-/* Fixes ps.slots in the options where they leave it open. On failure everything is released. */
+/* Fixes ps.slots in the options where they leave it open, and makes output_dir. On failure everything is released. */
 enum status start_load(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err);
 /* Steps of the whole run, with what has become of the stages up to the one in `meta`. */
 int64_t start_total_steps(const struct start *start, const struct snapshot_meta *meta);
+/* The same with output_dir looked at but left as it is. */
+enum status start_try(struct options *options, int workers, int ranks_on_node, struct start *out, struct error *err);
+/* A server for it; options_text: OPTIONS_ALL, handed to the workers. Both must outlive it. */
+enum status start_server(struct start *start, struct transport *transport, const struct text *options_text, struct server **out,
+                         struct error *err);
 void start_free(struct start *start);
 
 #endif
