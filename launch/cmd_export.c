@@ -5,6 +5,7 @@
 #include "common/memory.h"
 #include "launch/commands.h"
 #include "launch/loar_folder.h"
+#include "launch/merge.h"
 #include "launch/source.h"
 #include "ps/snapshot.h"
 #include "worker/loar/tensors.h"
@@ -20,7 +21,8 @@ static const char usage[] =
     "holds the routers, too, and loar_config.json: loar generate and further training route by them, while the\n"
     "Hugging Face libraries leave them aside and compute all heads.\n"
     "\n"
-    "  SNAPSHOT      a snapshot file, or a folder of snapshots or of a run: the newest good one\n"
+    "  SNAPSHOT      a snapshot file, or a folder of snapshots or of a run: the newest good one; or a folder of adapters\n"
+    "                (adapter_config.json), which are merged into their model\n"
     "  DIR           the folder to make; it must be empty or absent\n"
     "  --dtype       f32 (default, exact) or bf16 (half the size, rounded to nearest even); routers are always f32\n"
     "  --dense       leave the routers and loar_config.json out\n"
@@ -246,6 +248,18 @@ static enum status export_snapshot(const struct snapshot *snapshot, const struct
     return st;
 }
 
+static enum status merge_folder(const struct request *request, struct error *err)
+{
+    struct text said = {0};
+    if (request->adapter)
+        FAIL(err, STATUS_USAGE, "--adapter: '%s' is a folder of adapters already", request->snapshot);
+    enum status st = merge_adapter(request->snapshot, request->base, request->dir, &request->options, &said, err);
+    if (st == STATUS_OK && said.data)
+        fputs(said.data, stdout);
+    text_free(&said);
+    return st;
+}
+
 int cmd_export(int argc, char **argv)
 {
     struct request request = {0};
@@ -258,12 +272,15 @@ int cmd_export(int argc, char **argv)
             return 0;
         }
     enum status st = parse_arguments(argc, argv, &request, &err);
-    if (st == STATUS_OK)
+    bool merging = st == STATUS_OK && adapter_is_folder(request.snapshot);
+    if (merging)
+        st = merge_folder(&request, &err);
+    else if (st == STATUS_OK)
         st = snapshot_open_any(request.snapshot, &snapshot, &warnings, &err);
     if (warnings.size)
         fputs(warnings.data, stderr);
     text_free(&warnings);
-    if (st == STATUS_OK) {
+    if (st == STATUS_OK && !merging) {
         st = export_snapshot(snapshot, &request, &err);
         snapshot_close(snapshot);
     }

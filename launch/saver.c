@@ -8,12 +8,10 @@
 #include "common/files.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "launch/source.h"
 #include "worker/model/export.h"
 
-/* Files of the model folder that travel inside a snapshot, so that it alone can be exported and generate. */
-static const char *const carried[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                      "generation_config.json", "chat_template.jinja"};
-enum { CARRIED = sizeof carried / sizeof carried[0], TEXTS = 4 };
+enum { TEXTS = 4 };
 
 struct saver {
     const struct run *run;
@@ -22,9 +20,9 @@ struct saver {
     struct writer *writer;
     struct server *server;
     const char *optimizer;
-    struct snapshot_text files[CARRIED + 2];
+    struct snapshot_text files[SOURCE_CARRIED + 2];
     int n_files;
-    char *contents[CARRIED];
+    char *contents[SOURCE_CARRIED];
     char *options_text;
     char *base; /* folder of the frozen tensors; NULL: none */
     bool open; /* a round was begun and not yet handed to the writer */
@@ -37,14 +35,14 @@ static enum status carry_files(struct saver *s, struct error *err)
     s->files[s->n_files++] = (struct snapshot_text){"config.json", s->run->config_json.data, s->run->config_json.size};
     if (s->run->loar)
         s->files[s->n_files++] = (struct snapshot_text){MODEL_ROUTING_FILE, s->run->loar_json.data, s->run->loar_json.size};
-    for (int i = 0; i < CARRIED; i++) {
-        char *path = path_join(run_tokenizer_path(s->run->options), carried[i]);
+    for (int i = 0; i < SOURCE_CARRIED; i++) {
+        char *path = path_join(run_tokenizer_path(s->run->options), source_carried[i]);
         if (!path)
-            FAIL(err, STATUS_NOMEM, "no memory for the path of '%s'", carried[i]);
+            FAIL(err, STATUS_NOMEM, "no memory for the path of '%s'", source_carried[i]);
         enum status st = STATUS_OK;
         size_t size;
         if (file_exists(path) && (st = file_read(path, &s->contents[i], &size, err)) == STATUS_OK)
-            s->files[s->n_files++] = (struct snapshot_text){carried[i], s->contents[i], size};
+            s->files[s->n_files++] = (struct snapshot_text){source_carried[i], s->contents[i], size};
         mem_free(path);
         TRY(st);
     }
@@ -97,7 +95,7 @@ void saver_free(struct saver *s)
     if (s->writer)
         writer_free(s->writer);
     shadow_free(s->shadow);
-    for (int i = 0; i < CARRIED; i++)
+    for (int i = 0; i < SOURCE_CARRIED; i++)
         mem_free(s->contents[i]);
     mem_free(s->options_text);
     mem_free(s->base);

@@ -15,6 +15,9 @@
 #include "worker/model/export.h"
 #include "worker/model/import.h"
 
+const char *const source_carried[SOURCE_CARRIED] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                                    "generation_config.json", "chat_template.jinja"};
+
 static enum status allocate(struct source *s, struct error *err)
 {
     TRY(model_params(&s->config, &s->table, err));

@@ -12,6 +12,10 @@
 #include "worker/model/adapter.h"
 #include "worker/model/model.h"
 
+/* Files of a model folder that travel inside a snapshot and along with an export. */
+enum { SOURCE_CARRIED = 5 };
+extern const char *const source_carried[SOURCE_CARRIED];
+
 struct snapshot;
 struct tokenizer;
 

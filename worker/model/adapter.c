@@ -204,25 +204,28 @@ enum status adapter_read(const char *dir, const struct params *table, float *val
 
 /* ---- writing ---- */
 
-/* As a list of JSON strings. */
-static void put_words(struct text *out, const struct words *words)
+/* Whole paths of the modules, for PEFT takes every module whose name ends with one that is listed: "norm" would be all norms. */
+static void put_modules(struct text *out, const struct params *table)
 {
-    const char *separator = "";
+    const char *separator = "", *last = "";
+    size_t last_size = 0;
     text_puts(out, "[");
-    for (size_t i = 0; i < words->count; i++)
-        for (const char *at = words->items[i]; *at;) {
-            size_t skip = strspn(at, ", "), size = strcspn(at + skip, ", ");
-            if (size) {
-                text_puts(out, separator);
-                text_json_string(out, at + skip, size);
-                separator = ", ";
-            }
-            at += skip + size;
-        }
+    for (int i = 0; i < table->count; i++) {
+        const char *name = table->items[i].name, *end = strrchr(name, '.');
+        size_t size = end ? (size_t)(end - name) : strlen(name);
+        bool again = size == last_size && !memcmp(name, last, size); /* the bias behind its weight */
+        if (table->items[i].role != PARAM_TRAINED || lora_is_tensor(name) || loar_is_tensor(name) || again)
+            continue;
+        text_puts(out, separator);
+        text_json_string(out, name, size);
+        separator = ", ";
+        last = name;
+        last_size = size;
+    }
     text_puts(out, "]");
 }
 
-static void put_config(struct text *out, const struct training *t, const char *base)
+static void put_config(struct text *out, const struct training *t, const struct params *table, const char *base)
 {
     const char *separator = "";
     text_puts(out, "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": ");
@@ -236,7 +239,7 @@ static void put_config(struct text *out, const struct training *t, const char *b
         }
     text_puts(out, "],\n  \"modules_to_save\": ");
     if (t->modules.count)
-        put_words(out, &t->modules);
+        put_modules(out, table);
     else
         text_puts(out, "null");
     text_puts(out, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"init_lora_weights\": true,\n  \"inference_mode\": true\n}\n");
@@ -303,7 +306,7 @@ enum status adapter_write(const char *dir, const struct training *training, cons
     TRY(write_weights(dir, table, values, options, err));
     for (size_t i = 0; i < n_files; i++)
         TRY(put_file(dir, files[i].name, files[i].data, files[i].size, err));
-    put_config(&config, training, base);
+    put_config(&config, training, table, base);
     enum status st = config.failed ? error_set(err, STATUS_NOMEM, "no memory for " ADAPTER_CONFIG_FILE)
                                    : put_file(dir, config_name, config.data, config.size, err);
     text_free(&config);

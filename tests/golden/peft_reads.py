@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Do PEFT and transformers load the adapters and merged models that we export, and do we read PEFT's?
+
+usage: peft_reads.py BINDIR EXPORT_FOLDER_PROGRAM
+
+For llama and qwen2: trains a tiny model, then adapters beside it. PEFT puts the exported adapters beside the base, transformers
+loads the merged export; both must have the loss of our own program on every row, and PEFT's own merge the weights of ours.
+The other way round, adapters that PEFT makes and saves are merged by `loar export`, to the loss that PEFT has. Leaves with
+status 77 where torch, transformers or peft are missing.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+
+try:
+    import peft
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+except ImportError as reason:
+    print(f"skipped: {reason}")
+    sys.exit(77)
+
+warnings.simplefilter("ignore")
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+MODEL = """architectures: [{architecture}]
+model_type: {kind}
+hidden_size: 32
+intermediate_size: 80
+num_hidden_layers: 2
+num_attention_heads: 4
+num_key_value_heads: 2
+max_position_embeddings: 128
+rms_norm_eps: 1.0e-5
+rope_theta: 10000.0
+tie_word_embeddings: false
+"""
+RUN = """{model}
+output_dir: {out}
+datasets:
+  - {{name: parity, path: {data}/train.jsonl, format: qa-cot}}
+chat_template: plain
+max_length: 64
+per_device_train_batch_size: 4
+max_steps: 12
+learning_rate: 3.0e-2
+ps:
+  slots: 2
+"""
+VARIANTS = {
+    "all maps": "finetuning_type: lora\nlora_dropout: 0.1\n",
+    "queries and values, saved modules, rslora":
+        "finetuning_type: lora\nlora_rank: 4\nlora_alpha: 12\nuse_rslora: true\nlora_target: q_proj,v_proj\nmodules_to_save: [norm, lm_head]\n",
+    "routed": "finetuning_type: lora\nlora_target: [q_proj, o_proj]\nloar:\n  layers: [{budget: 0.5}, {range: 0}]\n  granularity: token\n  features: token\n",
+}
+TOLERANCE = 1e-4
+failures = 0
+
+
+def expect(truth, what):
+    global failures
+    if not truth:
+        failures += 1
+        print(f"  FAILED: {what}")
+
+
+def run(*arguments):
+    done = subprocess.run([str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        print(done.stdout[-2000:])
+        raise SystemExit(f"{arguments[0]} left with status {done.returncode}")
+    return done.stdout
+
+
+def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
+
+
+def losses(model, rows):
+    with torch.no_grad():
+        return [model(input_ids=torch.tensor([r]), labels=torch.tensor([r])).loss.item() for r in rows]
+
+
+def our_losses(program, folder, rows, scratch):
+    path = os.path.join(scratch, "rows.json")
+    with open(path, "w") as file:
+        json.dump(rows, file)
+    return [float(line) for line in run(program, "--loss", folder, path).split()]
+
+
+def worst(some, others):
+    expect(len(some) == len(others), f"{len(some)} losses, expected {len(others)}")
+    return max(abs(a - b) for a, b in zip(some, others))
+
+
+def train(binaries, scratch, name, model, more):
+    file, out = os.path.join(scratch, name + ".yaml"), os.path.join(scratch, name)
+    with open(file, "w") as to:
+        to.write(RUN.format(model=model, out=out, data=os.path.join(scratch, "data")) + more)
+    run(os.path.join(binaries, "worker"), file)
+    return out
+
+
+def check_ours(binaries, program, scratch, base, name, more, rows):
+    """What we export, as PEFT and transformers see it."""
+    loar = os.path.join(binaries, "loar")
+    folder = train(binaries, scratch, name, f"model_name_or_path: {base}", more)
+    merged, adapter = folder + ".merged", folder + ".adapter"
+    run(loar, "export", folder, merged, "--dense")
+    run(loar, "export", folder, adapter, "--adapter")
+    model = peft.PeftModel.from_pretrained(load(base), adapter).eval()
+    keys = load_file(os.path.join(adapter, "adapter_model.safetensors"))
+    known = set(peft.get_peft_model_state_dict(model))
+    expect(all(k in known or ".loar." in k for k in keys) and known <= set(keys), "PEFT knows other tensors than were exported")
+    wanted, plain = losses(model, rows), losses(load(base), rows)
+    beside = worst(wanted, our_losses(program, merged, rows, scratch))
+    public = worst(wanted, losses(load(merged), rows))
+    expect(worst(wanted, plain) > 10 * TOLERANCE, "the adapters do nothing")
+    expect(beside <= TOLERANCE, f"losses of PEFT and our merged model differ by {beside:.1e}")
+    expect(public <= TOLERANCE, f"losses of PEFT and transformers on the merged model differ by {public:.1e}")
+    theirs, ours = model.merge_and_unload().state_dict(), load_file(os.path.join(merged, "model.safetensors"))
+    apart = max((theirs[k] - ours[k]).abs().max().item() for k in ours)
+    expect(set(theirs) == set(ours) and apart <= 1e-6, f"merged weights differ by {apart:.1e}")
+    print(f"  {name}: {len(keys)} tensors; losses differ by {beside:.1e} and {public:.1e}, merged weights by {apart:.1e}")
+
+
+def check_theirs(binaries, program, scratch, base, rows):
+    """What PEFT saves, as we see it."""
+    torch.manual_seed(5)
+    config = peft.LoraConfig(r=6, lora_alpha=9, target_modules=["k_proj", "o_proj", "gate_proj", "down_proj"], modules_to_save=["lm_head"],
+                             init_lora_weights=False, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(load(base), config).eval()
+    adapter, merged = os.path.join(scratch, "theirs"), os.path.join(scratch, "theirs.merged")
+    model.save_pretrained(adapter)
+    run(os.path.join(binaries, "loar"), "export", adapter, merged, "--base", base)
+    wanted = losses(model, rows)
+    apart = worst(wanted, our_losses(program, merged, rows, scratch))
+    expect(apart <= TOLERANCE and worst(wanted, losses(load(base), rows)) > 100 * TOLERANCE, f"losses differ by {apart:.1e}")
+    print(f"  adapters of PEFT: losses differ by {apart:.1e}")
+
+
+def main():
+    binaries, program = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+    for kind, architecture in (("llama", "LlamaForCausalLM"), ("qwen2", "Qwen2ForCausalLM")):
+        with tempfile.TemporaryDirectory() as scratch:
+            print(kind)
+            loar, data = os.path.join(binaries, "loar"), os.path.join(scratch, "data")
+            run(loar, "data", "make", "parity", "--rows", 100, "--seed", 1, "--length", 8, "--out", data + "/train.jsonl", "--tokenizer",
+                data + "/tokenizer")
+            with open(os.path.join(scratch, "model.yaml"), "w") as to:
+                to.write(MODEL.format(kind=kind, architecture=architecture))
+            first = train(binaries, scratch, "base", f"model_config: {scratch}/model.yaml\ntokenizer_name_or_path: {data}/tokenizer", "")
+            base = first + ".model"
+            run(loar, "export", first, base)
+            vocabulary = json.load(open(os.path.join(base, "config.json")))["vocab_size"]
+            rows = [[(7 * i * (k + 1) + 3 * k) % vocabulary for i in range(20 + k)] for k in range(4)]
+            for name, more in VARIANTS.items():
+                check_ours(binaries, program, scratch, base, name, more, rows)
+            check_theirs(binaries, program, scratch, base, rows)
+    print(f"{failures} failed" if failures else "all good")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
