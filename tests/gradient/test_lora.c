@@ -6,6 +6,7 @@
 #include "common/memory.h"
 #include "worker/model/lora.h"
 #include "worker/model/model.h"
+#include "worker/ops/dropout.h"
 
 enum { LAYERS = 3, HEADS = 4, VOCAB = 40, ALL = (1 << LORA_MODULES) - 1 };
 
@@ -20,6 +21,8 @@ struct fixture {
     float *values, *gradients;
 };
 
+static bool tied; /* of the models to come */
+
 static struct training adapters(unsigned targets, double dropout)
 {
     return (struct training){.kind = TRAIN_ADAPTERS, .lora = {.rank = 5, .alpha = 3, .dropout = dropout, .targets = targets}};
@@ -29,7 +32,7 @@ static struct model_config config_of(const struct training *training, const stru
 {
     return (struct model_config){.type = MODEL_QWEN2, .width = 24, .hidden = 40, .layers = LAYERS, .heads = HEADS, .kv_heads = kv_heads,
                                  .head_dim = 8, .vocab = VOCAB, .max_positions = 512, .norm_eps = 1e-5f, .rope_theta = 1e4, .rope_factor = 1,
-                                 .qkv_bias = true, .init_std = 0.2f, .bos = -1, .loar = plan, .training = *training};
+                                 .qkv_bias = true, .init_std = 0.2f, .bos = -1, .tied = tied, .loar = plan, .training = *training};
 }
 
 static void fixture_open(struct fixture *f, const struct training *training, const struct loar_config *routing, int kv_heads, int threads,
@@ -290,6 +293,41 @@ static void decoding_has_adapters(void **state)
     }
 }
 
+/* As many are dropped as asked, the others scaled; a row is known by its number, a head's values by their columns. */
+static void dropout_is_a_function_of_places(void **state)
+{
+    (void)state;
+    enum { N = 400, WIDTH = 42, C = 14, HEADS_ = 3 };
+    struct threads *pool = pool_of(2);
+    const struct dropout d = {5, 6, 0.3, WIDTH};
+    float *x = random_floats(N * WIDTH, 1), *all = test_malloc(N * WIDTH * sizeof *all), *some = test_malloc(N * WIDTH * sizeof *some);
+    int32_t odd[N / 2];
+    for (int i = 0; i < N / 2; i++)
+        odd[i] = 2 * i + 1;
+    dropout_rows(pool, &d, N, NULL, x, false, all);
+    int dropped = 0;
+    for (int i = 0; i < N * WIDTH; i++) {
+        dropped += all[i] == 0;
+        assert_true(all[i] == 0 || all[i] == x[i] * (float)(1 / 0.7));
+    }
+    assert_true(fabs(dropped / (double)(N * WIDTH) - 0.3) < 0.015);
+    dropout_rows(pool, &d, N / 2, odd, x, false, some); /* rows 0, 1, ... of x, dropped as rows 1, 3, ... */
+    for (int i = 0; i < N / 2; i++)
+        for (int j = 0; j < WIDTH; j++)
+            assert_int_equal(some[i * WIDTH + j] == 0, all[odd[i] * WIDTH + j] == 0);
+    /* The first head has all rows, the others the odd ones, packed behind each other. */
+    const int64_t bounds[] = {0, N / 2};
+    const struct attention_head layout[HEADS_] = {{0, C, NULL, bounds}, {N * C, C, odd, bounds}, {N * C + N / 2 * C, C, odd, bounds}};
+    memset(some, 0, N * WIDTH * sizeof *some);
+    dropout_heads(pool, &d, HEADS_, C, N, 1, layout, x, true, some);
+    for (int h = 0; h < HEADS_; h++)
+        for (int i = 0; i < (h ? N / 2 : N); i++)
+            for (int j = 0; j < C; j++)
+                assert_int_equal(some[layout[h].offset + i * C + j] == 0, all[(h ? odd[i] : i) * WIDTH + h * C + j] == 0);
+    test_free(x), test_free(all), test_free(some);
+    threads_free(pool);
+}
+
 struct readiness {
     int64_t last;
     int calls;
@@ -329,13 +367,18 @@ static const struct chosen {
     {0, {"_proj\\.weight$"}, {NULL}, 3, LAYERS * 5 + 3},
 };
 
+static const struct chosen tied_choices[] = {
+    {0, {NULL}, {"embed_tokens"}, 3, 1},
+    {1, {NULL}, {NULL}, 1, 12},
+    {0, {"embed"}, {NULL}, 3, LAYERS * 12 + 1},
+};
+
 /* Chosen tensors have the gradients that they have in the whole model, for as few layers as that takes. */
-static void the_chosen_learn_as_in_the_whole(void **state)
+static void compare_choices(const struct chosen *all, size_t count)
 {
-    (void)state;
     struct batch batch = rows();
-    for (size_t i = 0; i < 2 * sizeof choices / sizeof *choices; i++) {
-        struct chosen c = choices[i / 2];
+    for (size_t i = 0; i < 2 * count; i++) {
+        struct chosen c = all[i / 2];
         struct training training = {.kind = TRAIN_CHOSEN, .layers = c.layers, .frozen = words(c.frozen), .modules = words(c.modules)},
                         whole = {.kind = TRAIN_ALL};
         struct fixture some, full;
@@ -365,6 +408,15 @@ static void the_chosen_learn_as_in_the_whole(void **state)
         fixture_close(&full);
     }
     batch_free(&batch);
+}
+
+static void the_chosen_learn_as_in_the_whole(void **state)
+{
+    (void)state;
+    compare_choices(choices, sizeof choices / sizeof *choices);
+    tied = true;
+    compare_choices(tied_choices, sizeof tied_choices / sizeof *tied_choices);
+    tied = false;
 }
 
 static void expect_refusal(const struct training *training, const char *wanted)
@@ -397,6 +449,9 @@ static void bad_choices_are_refused(void **state)
     char *whole[] = {"model", "lm_head", NULL};
     t.modules = words(whole);
     expect_refusal(&t, "nothing is frozen; give finetuning_type: full");
+    tied = true, t.modules.items = &whole[1], t.modules.count = 1;
+    expect_refusal(&t, "this model has no lm_head of its own (tie_word_embeddings); name embed_tokens");
+    tied = false;
     t = adapters(1 << LORA_O, 0);
     t.modules = words(target);
     expect_refusal(&t, "trains 'model.layers.0.self_attn.o_proj.weight' as a whole, to which lora_target gives an adapter");
@@ -478,6 +533,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adapters_learn_as_their_merged_matrices), cmocka_unit_test(dropout_gradients_are_differences),
         cmocka_unit_test(dropped_values_are_the_draws),            cmocka_unit_test(decoding_has_adapters),
+        cmocka_unit_test(dropout_is_a_function_of_places),
         cmocka_unit_test(the_chosen_learn_as_in_the_whole),        cmocka_unit_test(bad_choices_are_refused),
         cmocka_unit_test(targets_are_read),                        cmocka_unit_test(adapters_begin_without_effect),
         cmocka_unit_test(short_memory_is_reported),

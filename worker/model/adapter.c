@@ -280,35 +280,39 @@ static enum status write_weights(const char *dir, const struct params *table, co
     return st;
 }
 
-/* Makes sure that the folder may be used; an old configuration goes first, so that half an adapter is never taken for one. */
-static enum status prepare(const char *dir, const struct export_options *options, struct error *err)
+static void drop_file(const char *dir, const char *name)
 {
-    if (!folder_is_empty(dir) && !options->overwrite)
-        FAIL(err, STATUS_USAGE, "the folder '%s' is not empty; name another one, or give --overwrite", dir);
-    TRY(folder_make(dir, err));
-    static const char *const stale[] = {config_name, MODEL_ROUTING_FILE};
-    for (size_t i = 0; i < sizeof stale / sizeof *stale; i++) {
-        char *path = path_in(dir, stale[i], err);
-        if (!path)
-            return STATUS_NOMEM;
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path)
         unlink(path);
-        mem_free(path);
-    }
-    return STATUS_OK;
 }
 
+static enum status write_folder(const char *dir, const struct text *config, const struct export_file *files, size_t n_files,
+                                const struct params *table, const float *values, const struct export_options *options, struct error *err)
+{
+    TRY(write_weights(dir, table, values, options, err));
+    for (size_t i = 0; i < n_files; i++)
+        TRY(put_file(dir, files[i].name, files[i].data, files[i].size, err));
+    return put_file(dir, config_name, config->data, config->size, err);
+}
+
+/* An old configuration goes first and the new one comes last, so that half an adapter is never taken for one. */
 enum status adapter_write(const char *dir, const struct training *training, const char *base, const struct export_file *files,
                           size_t n_files, const struct params *table, const float *values, const struct export_options *options,
                           struct error *err)
 {
     struct text config = {0};
-    TRY(prepare(dir, options, err));
-    TRY(write_weights(dir, table, values, options, err));
-    for (size_t i = 0; i < n_files; i++)
-        TRY(put_file(dir, files[i].name, files[i].data, files[i].size, err));
+    if (!folder_is_empty(dir) && !options->overwrite)
+        FAIL(err, STATUS_USAGE, "the folder '%s' is not empty; name another one, or give --overwrite", dir);
     put_config(&config, training, table, base);
-    enum status st = config.failed ? error_set(err, STATUS_NOMEM, "no memory for " ADAPTER_CONFIG_FILE)
-                                   : put_file(dir, config_name, config.data, config.size, err);
+    enum status st = config.failed ? error_set(err, STATUS_NOMEM, "no memory for " ADAPTER_CONFIG_FILE) : folder_make(dir, err);
+    if (st == STATUS_OK) {
+        drop_file(dir, config_name);
+        drop_file(dir, MODEL_ROUTING_FILE);
+        st = write_folder(dir, &config, files, n_files, table, values, options, err);
+        if (st != STATUS_OK) /* it is there when only flushing the folder failed */
+            drop_file(dir, config_name);
+    }
     text_free(&config);
     return st;
 }
