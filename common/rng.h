@@ -15,6 +15,7 @@ enum rng_stream {
     RNG_EXPLORE,     /* heads that run to see what they are good for */
     RNG_SEARCH,      /* lists of layers drawn to compare with */
     RNG_DROPOUT,     /* values that adapters do not see */
+    RNG_NOISE,       /* added to embeddings in training */
 };
 
 /* stream: an rng_stream, possibly combined with further numbers by rng_substream. */

@@ -11,7 +11,7 @@ enum status tally_create(const struct model_config *config, const char *const *t
 {
     *out = (struct tally){.config = config, .tasks = tasks, .n_tasks = n_tasks};
     return counters_create(config->loar ? config->layers : 0, config->loar ? config->loar->config.n_tasks : 0, config->heads,
-                           &out->sums, err);
+                           config->labels, &out->sums, err);
 }
 
 void tally_free(struct tally *t)

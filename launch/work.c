@@ -33,7 +33,9 @@ static enum status train(struct transport *transport, const struct options *opti
     if (st == STATUS_OK)
         st = run_plan(&run, welcome->slots, err);
     if (st == STATUS_OK) {
-        struct model_options model_options = {.checkpointing = options->gradient_checkpointing};
+        struct model_options model_options = {.checkpointing = options->gradient_checkpointing,
+                                              .label_smoothing = (float)options->label_smoothing_factor,
+                                              .noise_alpha = (float)options->neftune_noise_alpha};
         st = model_create(&run.config, &run.table, &model_options, pool, &model, err);
     }
     if (st == STATUS_OK)

@@ -332,6 +332,13 @@ static void loss_reference(const void *shape, double *const *in, double *out)
     }
 }
 
+static void entropy(int n, int vocab, float *logits, const int32_t *targets, const float *weights, bool gradient, float *losses,
+                    uint8_t *correct)
+{
+    cross_entropy(pool, &(struct cross_entropy){.n = n, .columns = vocab, .logits = logits, .targets = targets, .weights = weights,
+                                                .gradient = gradient, .loss = losses, .correct = correct});
+}
+
 static void loss(void **state)
 {
     (void)state;
@@ -345,19 +352,93 @@ static void loss(void **state)
         gradient[i] = logits[i] *= 5;
     logits[3 * s.vocab + 17] = gradient[3 * s.vocab + 17] = 50; /* a sure one */
     logits[4 * s.vocab + 2] = gradient[4 * s.vocab + 2] = logits[4 * s.vocab + 9] = gradient[4 * s.vocab + 9] = 60;
-    cross_entropy(pool, s.n, s.vocab, gradient, targets, weights, true, losses, correct);
+    entropy(s.n, s.vocab, gradient, targets, weights, true, losses, correct);
     check(&r, (const float *[]){logits}, losses, weights, (const float *[]){gradient}, 1e-6);
     assert_true(correct[3] && correct[4]); /* of two equal ones the first counts */
     const int32_t second[] = {0, 3, 40, 17, 9};
     float without[5];
-    cross_entropy(pool, s.n, s.vocab, logits, second, weights, false, without, correct);
+    entropy(s.n, s.vocab, logits, second, weights, false, without, correct);
     assert_false(correct[4]);
     assert_memory_equal(without, losses, sizeof without);
     test_free(logits), test_free(gradient), test_free(weights);
 
     float bad[] = {1, NAN, 2, INFINITY, 0, 0};
-    cross_entropy(pool, 2, 3, bad, (const int32_t[]){0, 1}, (const float[]){1, 1}, true, losses, correct);
+    entropy(2, 3, bad, (const int32_t[]){0, 1}, (const float[]){1, 1}, true, losses, correct);
     assert_true(isnan(losses[0]) && !isfinite(losses[1]));
+}
+
+struct smooth_shape {
+    int n, columns;
+    const int32_t *targets;
+    const struct column_range *ranges;
+    double smoothing;
+};
+
+/* (1 - e) nll + e mean(-log p), as the trainers' label smoothing has it. */
+static void smooth_reference(const void *shape, double *const *in, double *out)
+{
+    const struct smooth_shape *s = shape;
+    for (int r = 0; r < s->n; r++) {
+        const double *x = in[0] + r * s->columns + s->ranges[r].first;
+        double sum = 0, mean = 0;
+        for (int i = 0; i < s->ranges[r].count; i++)
+            sum += exp(x[i]);
+        for (int i = 0; i < s->ranges[r].count; i++)
+            mean += (log(sum) - x[i]) / s->ranges[r].count;
+        out[r] = (1 - s->smoothing) * (log(sum) - x[s->targets[r]]) + s->smoothing * mean;
+    }
+}
+
+/* Smoothed labels, and rows that choose among some of the columns only. */
+static void smoothed_loss_over_ranges(void **state)
+{
+    (void)state;
+    const int32_t targets[] = {0, 3, 40, 1, 2};
+    const struct column_range all[] = {{0, 41}, {0, 41}, {0, 41}, {0, 41}, {0, 41}}, some[] = {{0, 41}, {37, 4}, {0, 41}, {0, 2}, {5, 3}};
+    for (int turn = 0; turn < 4; turn++) {
+        struct smooth_shape s = {5, 41, targets, turn & 1 ? some : all, turn & 2 ? (double)0.1f : 0};
+        int n = s.n * s.columns;
+        struct reference r = {smooth_reference, &s, 1, {n}, s.n};
+        float *logits = random_floats(n, 1), *gradient = random_floats(n, 1), *weights = random_floats(s.n, 2), losses[5];
+        uint8_t correct[5];
+        for (int i = 0; i < n; i++)
+            gradient[i] = logits[i] *= 5;
+        gradient[1 * 41 + 0] = logits[1 * 41 + 0] = 70; /* outside the range of row 1 where there is one */
+        gradient[1 * 41 + 40] = logits[1 * 41 + 40] = 60;
+        struct cross_entropy job = {.n = s.n, .columns = s.columns, .logits = gradient, .targets = targets, .weights = weights,
+                                    .ranges = turn & 1 ? some : NULL, .smoothing = (float)s.smoothing, .gradient = true,
+                                    .loss = losses, .correct = correct};
+        cross_entropy(pool, &job);
+        check(&r, (const float *[]){logits}, losses, weights, (const float *[]){gradient}, 1e-6);
+        assert_int_equal(correct[1], turn & 1);
+        assert_true(!(turn & 1) || (gradient[1 * 41 + 0] == 0 && gradient[3 * 41 + 40] == 0));
+        test_free(logits), test_free(gradient), test_free(weights);
+    }
+}
+
+/* Noise is bounded, different in every place, and the same for any threads and any order of calls. */
+static void embedding_noise_is_of_its_place(void **state)
+{
+    (void)state;
+    enum { N = 150, D = 48 };
+    float *once = random_floats(N * D, 1), *parts = random_floats(N * D, 1), *before = random_floats(N * D, 1);
+    struct threads *alone = pool_of(1);
+    double sum = 0, squares = 0;
+    embedding_noise(pool, 0, N, D, 0.5f, 77, once);
+    embedding_noise(alone, 90, N - 90, D, 0.5f, 77, parts);
+    embedding_noise(alone, 0, 90, D, 0.5f, 77, parts);
+    assert_memory_equal(once, parts, sizeof *once * N * D);
+    for (int i = 0; i < N * D; i++) {
+        double noise = (double)once[i] - before[i];
+        assert_true(fabs(noise) <= 0.5 + 1e-6);
+        sum += noise;
+        squares += noise * noise;
+    }
+    assert_true(fabs(sum / (N * D)) < 0.02 && fabs(squares / (N * D) - 0.25 / 3) < 0.004); /* of a uniform distribution */
+    embedding_noise(pool, 0, N, D, 0.5f, 78, before);
+    assert_memory_not_equal(before, once, sizeof *once * N * D);
+    threads_free(alone);
+    test_free(once), test_free(parts), test_free(before);
 }
 
 static void bias(void **state)
@@ -416,7 +497,7 @@ int main(void)
         cmocka_unit_test(rope),
         cmocka_unit_test(attention),
         cmocka_unit_test(attention_backward_over_tiles),
-        cmocka_unit_test(loss),
+        cmocka_unit_test(loss), cmocka_unit_test(smoothed_loss_over_ranges), cmocka_unit_test(embedding_noise_is_of_its_place),
         cmocka_unit_test(bias),
         cmocka_unit_test(rows_and_embedding),
     };

@@ -15,8 +15,8 @@ static void labels_are_the_next_token(void **state)
     struct batch batch = {0};
     int32_t tokens[] = {10, 11, 12, 13, 14, 15};
     uint8_t spans[] = {SPAN_PROMPT, SPAN_PROMPT, SPAN_THOUGHT, SPAN_ANSWER, SPAN_ANSWER, SPAN_END};
-    struct row row = {tokens, spans, 6, 3, 2.0f};
-    struct row single = {tokens, spans, 1, 1, 1.0f};
+    struct row row = {tokens, spans, 6, 3, 2.0f, {0}};
+    struct row single = {tokens, spans, 1, 1, 1.0f, {0}};
     assert_ok(batch_append(&batch, &row, weights, &err), &err);
     assert_ok(batch_append(&batch, &single, weights, &err), &err);
     row.task = 5;
@@ -56,7 +56,7 @@ static void weight_zero_takes_no_loss(void **state)
     int32_t tokens[] = {1, 2, 3};
     uint8_t spans[] = {SPAN_PROMPT, SPAN_THOUGHT, SPAN_END};
     const float no_thought[SPAN_COUNT] = {0, 0, 1, 1};
-    struct row row = {tokens, spans, 3, 0, 1};
+    struct row row = {tokens, spans, 3, 0, 1, {0}};
     assert_ok(batch_append(&batch, &row, no_thought, &err), &err);
     assert_int_equal(batch.targets[0], -1);
     assert_true(batch.weights[0] == 0);
@@ -79,7 +79,7 @@ static void memory_may_run_out(void **state)
     struct error err;
     int32_t tokens[40] = {0};
     uint8_t spans[40] = {0};
-    struct row row = {tokens, spans, 40, 0, 1};
+    struct row row = {tokens, spans, 40, 0, 1, {0}};
     bool done = false;
     for (long n = 0; !done; n++) {
         struct batch batch = {0};

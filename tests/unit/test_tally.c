@@ -56,7 +56,7 @@ static void routed(void **state)
     struct counters step;
     make_model(true);
     assert_ok(tally_create(&config, names, TASKS, &t, &err), &err);
-    assert_ok(counters_create(LAYERS, TASKS, HEADS, &step, &err), &err);
+    assert_ok(counters_create(LAYERS, TASKS, HEADS, 0, &step, &err), &err);
     step.items[COUNTERS_FLOPS] = 3000000000;
     step.items[COUNTERS_DENSE_FLOPS] = 4000000000;
     step.items[COUNTERS_TIMES + MODEL_PART_ATTENTION] = 7000000;

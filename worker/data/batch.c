@@ -38,6 +38,7 @@ void batch_free(struct batch *batch)
     mem_free(batch->target_spans);
     mem_free(batch->weights);
     mem_free(batch->tasks);
+    mem_free(batch->classes);
     *batch = (struct batch){0};
 }
 
@@ -71,7 +72,8 @@ static enum status reserve(struct batch *batch, int more_tokens, struct error *e
     }
     if (batch->n_sequences + 1 > batch->sequence_capacity) {
         size_t n = batch->sequence_capacity ? (size_t)batch->sequence_capacity * 2 : 8;
-        if (!grow(&batch->tasks, n, sizeof *batch->tasks) || !grow(&batch->starts, n + 1, sizeof *batch->starts))
+        if (!grow(&batch->tasks, n, sizeof *batch->tasks) || !grow(&batch->starts, n + 1, sizeof *batch->starts) ||
+            !grow(&batch->classes, n, sizeof *batch->classes))
             FAIL(err, STATUS_NOMEM, "no memory for a batch of %zu sequences", n);
         batch->sequence_capacity = (int)n;
     }
@@ -86,18 +88,40 @@ enum status batch_append(struct batch *batch, const struct row *row, const float
     TRY(reserve(batch, row->n_tokens, err));
     int first = batch->n_tokens;
     memcpy(batch->tokens + first, row->tokens, (size_t)row->n_tokens * sizeof *row->tokens);
+    bool text = row->class.count == 0;
     for (int i = 0; i < row->n_tokens; i++) {
         enum span span = i + 1 < row->n_tokens ? row->spans[i + 1] : SPAN_PROMPT;
-        float weight = i + 1 < row->n_tokens ? row->weight * span_weights[span] : 0.0f;
+        float weight = text && i + 1 < row->n_tokens ? row->weight * span_weights[span] : 0.0f;
         batch->positions[first + i] = i;
         batch->targets[first + i] = weight > 0.0f ? row->tokens[i + 1] : -1;
         batch->target_spans[first + i] = (uint8_t)span;
         batch->weights[first + i] = weight > 0.0f ? weight : 0.0f;
     }
+    if (!text) {
+        batch->weights[first + row->n_tokens - 1] = row->weight;
+        batch->target_spans[first + row->n_tokens - 1] = SPAN_ANSWER;
+    }
     batch->tasks[batch->n_sequences] = row->task;
+    batch->classes[batch->n_sequences] = row->class;
     batch->starts[batch->n_sequences] = first;
     batch->n_sequences++;
     batch->n_tokens = first + row->n_tokens;
     batch->starts[batch->n_sequences] = batch->n_tokens;
     return STATUS_OK;
+}
+
+int64_t batch_count_targets(const struct batch *batch)
+{
+    int64_t n = 0;
+    for (int i = 0; i < batch->n_tokens; i++)
+        n += batch->targets[i] >= 0;
+    return n;
+}
+
+int64_t batch_count_classes(const struct batch *batch)
+{
+    int64_t n = 0;
+    for (int s = 0; s < batch->n_sequences; s++)
+        n += batch_class(batch, s).count > 0;
+    return n;
 }

@@ -12,6 +12,12 @@
 enum span { SPAN_PROMPT, SPAN_THOUGHT, SPAN_ANSWER, SPAN_END, SPAN_COUNT };
 const char *span_name(enum span span);
 
+/* What a row of a classification task is compared with: one of the `count` labels of its task, which begin at `first` of all
+ * labels that the run tells apart; `label` counts from there. Count 0: the row is text. */
+struct row_class {
+    int32_t first, count, label;
+};
+
 /* One tokenized row. */
 struct row {
     int32_t *tokens; /* [n_tokens] */
@@ -19,6 +25,7 @@ struct row {
     int n_tokens;
     int task;        /* index of the data set's task, for routing and per-task metrics */
     float weight;    /* row weight times data-set loss weight */
+    struct row_class class;
 };
 
 struct batch {
@@ -29,8 +36,9 @@ struct batch {
     int32_t *starts;       /* [B + 1] first token of each sequence; starts[B] = N */
     int32_t *targets;      /* [N] the token after this one in its sequence, or -1 where no loss is taken */
     uint8_t *target_spans; /* [N] span of the target */
-    float *weights;        /* [N] loss weight of the target, 0 where there is none */
+    float *weights;        /* [N] loss weight of the target, 0 where there is none; of a row with a class: at its last token */
     int32_t *tasks;        /* [B] */
+    struct row_class *classes; /* [B]; NULL: all rows are text */
     int capacity, sequence_capacity;
 };
 
@@ -40,9 +48,19 @@ void row_free(struct row *row);
 /* Empties the batch but keeps its memory. */
 void batch_clear(struct batch *batch);
 /* Appends a row: token i predicts token i + 1; span weights (index: enum span) multiply the row's weight. A span of
- * weight 0 takes no loss: that is the prompt's, unless a run wants to learn prompts too. */
+ * weight 0 takes no loss: that is the prompt's, unless a run wants to learn prompts too. A row with a class predicts no
+ * token, but its label from the last one, which counts as an answer of weight 1. */
 enum status batch_append(struct batch *batch, const struct row *row, const float span_weights[SPAN_COUNT],
                          struct error *err);
 void batch_free(struct batch *batch);
+
+/* Of sequence s. */
+static inline struct row_class batch_class(const struct batch *batch, int s)
+{
+    return batch->classes ? batch->classes[s] : (struct row_class){0};
+}
+/* Places at which a loss is taken: targets, and the last tokens of rows with a class. */
+int64_t batch_count_targets(const struct batch *batch);
+int64_t batch_count_classes(const struct batch *batch);
 
 #endif

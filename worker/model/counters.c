@@ -9,11 +9,17 @@
 #define NAME(name, text) text,
 const char *const model_part_names[] = {MODEL_PARTS(NAME)};
 
-enum status counters_create(int layers, int tasks, int heads, struct counters *out, struct error *err)
+static size_t routing_items(int layers, int tasks, int heads)
 {
-    *out = (struct counters){.layers = layers, .tasks = tasks, .heads = heads};
     struct routing_counts shape = {layers, tasks, heads, NULL};
-    out->count = COUNTERS_ROUTING + routing_counts_size(&shape) * (sizeof(struct routing_count) / sizeof *out->items);
+    return routing_counts_size(&shape) * (sizeof(struct routing_count) / sizeof(int64_t));
+}
+
+enum status counters_create(int layers, int tasks, int heads, int labels, struct counters *out, struct error *err)
+{
+    *out = (struct counters){.layers = layers, .tasks = tasks, .heads = heads, .labels = labels};
+    out->count = COUNTERS_ROUTING + routing_items(layers, tasks, heads) +
+                 (size_t)labels * (sizeof(struct class_count) / sizeof *out->items);
     out->items = mem_alloc(out->count, sizeof *out->items);
     if (!out->items)
         FAIL(err, STATUS_NOMEM, "no memory for the counters of %d layers", layers);
@@ -38,6 +44,19 @@ void counters_add_loss(struct counters *c, int64_t position, int64_t length, dou
         return;
     quarter[0] += llround(loss * COUNTERS_LOSS_UNIT);
     quarter[1]++;
+}
+
+struct class_count *counters_classes(const struct counters *c)
+{
+    return (struct class_count *)(c->items + COUNTERS_ROUTING + routing_items(c->layers, c->tasks, c->heads));
+}
+
+void counters_add_class(struct counters *c, int label, int best)
+{
+    struct class_count *counts = counters_classes(c);
+    counts[label].rows++;
+    counts[best].chosen++;
+    counts[label].right += label == best;
 }
 
 struct routing_counts counters_routing(const struct counters *c)

@@ -27,21 +27,32 @@ enum {
     COUNTERS_QUARTERS = COUNTERS_TIMES + MODEL_N_PARTS, /* of their sequences: cross-entropy of targets, in units of
                                                           * 1 / COUNTERS_LOSS_UNIT, and their number, four times */
     COUNTERS_ROUTING = COUNTERS_QUARTERS + 8,          /* struct routing_count of each layer, task and head */
+    /* behind them: struct class_count of each label */
 };
 enum { COUNTERS_LOSS_UNIT = 1 << 20 };
 
+/* Of one label: rows that have it, rows that it was the best score of, and both. */
+struct class_count {
+    int64_t rows, chosen, right;
+};
+
 struct counters {
     int layers, tasks, heads; /* of the routing; no layers in a dense model */
+    int labels;
     size_t count;
     int64_t *items;  /* [count] */
     int64_t last_ns; /* end of the last part */
 };
 
-enum status counters_create(int layers, int tasks, int heads, struct counters *out, struct error *err);
+enum status counters_create(int layers, int tasks, int heads, int labels, struct counters *out, struct error *err);
 void counters_free(struct counters *counters);
 void counters_clear(struct counters *counters);
 /* Counts a target at `position` of a sequence of `length` tokens. */
 void counters_add_loss(struct counters *counters, int64_t position, int64_t length, double loss);
+/* Counts a row with `label` for which `best` has the highest score. */
+void counters_add_class(struct counters *counters, int label, int best);
+/* [labels] */
+struct class_count *counters_classes(const struct counters *counters);
 /* A view of the routing part. */
 struct routing_counts counters_routing(const struct counters *counters);
 

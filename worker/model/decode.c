@@ -205,6 +205,7 @@ enum status model_decode(struct model *m, const float *values, struct kv_cache *
     if (n > cache->capacity - cache->length)
         FAIL(err, STATUS_USAGE, "%d tokens and %d before them exceed the %d positions of the cache; lower the number of new "
              "tokens", n, cache->length, cache->capacity);
+    TRY(model_check_words(m, err));
     TRY(forward_check_ids(c, tokens, n, 0, "token id", err));
     TRY(model_rope_reserve(m, cache->length + n, err));
     cache->prompt = cache->length == 0 && cache->prompt == 0 ? n : cache->prompt;

@@ -1,5 +1,7 @@
 #include "worker/model/forward.h"
 
+#include <math.h>
+
 #include "worker/model/blocks.h"
 #include "worker/ops/embedding.h"
 
@@ -8,6 +10,11 @@ struct stream forward_layers(const struct pass *pass, const struct model *model,
     const struct workspace *w = pass->workspace;
     const struct architecture *a = architecture_of(model->config.type);
     embedding_forward(pass->pool, pass->n, model->config.width, tokens, pass->values + model->plan.embedding, w->inputs);
+    for (int s = 0; pass->noise_alpha > 0 && s < pass->attention.n_segments; s++) {
+        const struct attention_segment *at = &w->segments[s];
+        float bound = pass->noise_alpha / sqrtf((float)(at->queries * model->config.width));
+        embedding_noise(pass->pool, at->query_first, at->queries, model->config.width, bound, model->routing->draw, w->inputs);
+    }
     const float *before = NULL;
     float *x = w->inputs;
     for (int i = 0; i < model->config.layers; i++) {

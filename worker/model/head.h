@@ -10,16 +10,19 @@ struct stream {
     const float *x, *added;
 };
 
-/* Lists the supervised tokens of a batch in workspace->rows, targets and weights (which hold enough); returns how many. */
-int64_t head_choose(const struct batch *batch, const struct workspace *w);
+/* Lists the tokens of a batch that take a loss in workspace->rows, targets and weights (which hold enough): those with a
+ * target, then the last ones of rows with a class, whose labels are listed in workspace->ranges. */
+void head_choose(const struct batch *batch, const struct workspace *w);
 
-/* Adds the losses of the chosen tokens to sums. With p->gradients: writes the gradients of head and norm and, to
+/* Adds the losses of the chosen tokens to sums. With p->gradients: writes the gradients of both heads and of the norm and, to
  * workspace->dx, of the stream (zero for tokens not chosen). */
-void head_loss(const struct pass *p, const struct plan *plan, struct stream stream, int64_t chosen,
+void head_loss(const struct pass *p, const struct plan *plan, struct stream stream, int64_t targets, int64_t classes,
                const struct batch *batch, struct loss_sums *sums);
 
 /* logits[n][V] of rows first .. first + n - 1. */
 void head_logits(const struct pass *p, const struct plan *plan, struct stream stream, int64_t first, int64_t n,
                  float *logits);
+/* scores[B][K] of the last token of each sequence. */
+void head_scores(const struct pass *p, const struct plan *plan, struct stream stream, const struct batch *batch, float *scores);
 
 #endif

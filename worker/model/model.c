@@ -56,7 +56,8 @@ static enum status model_fill(struct model *m, const struct params *table, struc
     TRY(gemm_init(err));
     TRY(plan_make(&m->config, table, &m->plan, err));
     const struct loar_plan *loar = m->config.loar;
-    TRY(counters_create(loar ? m->config.layers : 0, loar ? loar->config.n_tasks : 0, m->config.heads, &m->counters, err));
+    TRY(counters_create(loar ? m->config.layers : 0, loar ? loar->config.n_tasks : 0, m->config.heads,
+                        m->config.labels, &m->counters, err));
     TRY(routing_create(&m->config, &m->routing, err));
     int half = (int)(m->config.head_dim / 2);
     m->table = mem_alloc(1, sizeof *m->table);
@@ -168,6 +169,13 @@ enum status model_attention_reserve(struct model *m, struct attention *a, bool b
     return STATUS_OK;
 }
 
+enum status model_check_words(const struct model *m, struct error *err)
+{
+    if (m->plan.head < 0)
+        FAIL(err, STATUS_USAGE, "the model only classifies: it has no lm_head to write text with");
+    return STATUS_OK;
+}
+
 /* Tokens of each sequence before the first target that is no prompt's. */
 static enum status begin_routing(struct model *m, const struct batch *batch, struct error *err)
 {
@@ -183,6 +191,22 @@ static enum status begin_routing(struct model *m, const struct batch *batch, str
     enum status st = routing_begin(m->routing, &m->config, batch->n_sequences, batch->starts, NULL, prompts, batch->tasks, err);
     mem_free(prompts);
     return st;
+}
+
+/* Ids, targets and labels must be those that the tensors have room for. */
+static enum status check_targets(const struct model *m, const struct batch *batch, struct error *err)
+{
+    const struct model_config *c = &m->config;
+    TRY(forward_check_ids(c, batch->targets, batch->n_tokens, -1, "target id", err));
+    for (int s = 0; s < batch->n_sequences; s++) {
+        struct row_class class = batch_class(batch, s);
+        if (class.count && (class.first < 0 || class.label < 0 || class.label >= class.count || class.first > c->labels - class.count))
+            FAIL(err, STATUS_DATA, "label %d of labels %d to %d does not fit the model's %d", class.label, class.first,
+                 class.first + class.count - 1, c->labels);
+    }
+    if (m->plan.head < 0 && batch_count_targets(batch))
+        FAIL(err, STATUS_DATA, "the model only classifies (it has no lm_head), but rows of text are to be trained");
+    return STATUS_OK;
 }
 
 /* supervised: rows that the loss reads; 0: all rows are wanted, without a loss. */
@@ -209,6 +233,8 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
         .pool = m->pool,
         .workspace = &m->workspace,
         .values = values,
+        .label_smoothing = m->options.label_smoothing,
+        .noise_alpha = gradients ? m->options.noise_alpha : 0,
         .gradients = gradients,
         .trained = m->table->values,
         .n = batch->n_tokens,
@@ -227,14 +253,6 @@ static enum status pass_begin(struct model *m, const struct batch *batch, enum w
     }
     counters_lap(&m->counters, MODEL_PART_ROUTER);
     return model_attention_reserve(m, &out->attention, use == WORKSPACE_BACKWARD, err);
-}
-
-static int64_t count_supervised(const struct batch *batch)
-{
-    int64_t n = 0;
-    for (int i = 0; i < batch->n_tokens; i++)
-        n += batch->targets[i] >= 0;
-    return n;
 }
 
 static void clear_padding(const struct params *table, float *gradients)
@@ -267,7 +285,7 @@ static void backward_embedding(struct model *m, const struct pass *pass, const s
     float *gradient = gradient_of(pass, m->plan.embedding);
     if (!gradient)
         return;
-    if (!c->tied) /* tied: the head has written its part here */
+    if (m->plan.head != m->plan.embedding) /* tied: the head has written its part here */
         memset(gradient, 0, (size_t)(c->vocab * c->width) * sizeof *gradient);
     embedding_backward(m->pool, pass->n, c->width, batch->tokens, pass->workspace->dx, gradient);
 }
@@ -276,19 +294,19 @@ enum status model_gradient(struct model *m, const float *values, const struct ba
                            model_ready_fn *on_ready, void *context, struct loss_sums *sums, struct error *err)
 {
     *sums = (struct loss_sums){.tokens = batch->n_tokens};
-    int64_t supervised = count_supervised(batch);
+    int64_t targets = batch_count_targets(batch), classes = batch_count_classes(batch), supervised = targets + classes;
     if (supervised == 0) {
         memset(gradients, 0, (size_t)m->table->values * sizeof *gradients);
         if (on_ready)
             on_ready(context, 0);
         return STATUS_OK;
     }
-    TRY(forward_check_ids(&m->config, batch->targets, batch->n_tokens, -1, "target id", err));
+    TRY(check_targets(m, batch, err));
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_BACKWARD, supervised, values, gradients, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
     TRY(routing_end(m->routing, err));
-    head_loss(&pass, &m->plan, stream, supervised, batch, sums);
+    head_loss(&pass, &m->plan, stream, targets, classes, batch, sums);
     if (!isfinite(sums->loss))
         return numeric_explain(m, values, pass.n, sums->loss, true, err);
     clear_padding(m->table, gradients);
@@ -307,15 +325,15 @@ enum status model_loss(struct model *m, const float *values, const struct batch 
                        struct error *err)
 {
     *sums = (struct loss_sums){.tokens = batch->n_tokens};
-    int64_t supervised = count_supervised(batch);
+    int64_t targets = batch_count_targets(batch), classes = batch_count_classes(batch), supervised = targets + classes;
     if (supervised == 0)
         return STATUS_OK;
-    TRY(forward_check_ids(&m->config, batch->targets, batch->n_tokens, -1, "target id", err));
+    TRY(check_targets(m, batch, err));
     struct pass pass;
     TRY(pass_begin(m, batch, WORKSPACE_FORWARD, supervised, values, NULL, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
     TRY(routing_end(m->routing, err));
-    head_loss(&pass, &m->plan, stream, supervised, batch, sums);
+    head_loss(&pass, &m->plan, stream, targets, classes, batch, sums);
     if (!isfinite(sums->loss))
         return numeric_explain(m, values, pass.n, sums->loss, false, err);
     return STATUS_OK;
@@ -325,6 +343,7 @@ enum status model_logits(struct model *m, const float *values, const struct batc
                          struct error *err)
 {
     struct pass pass;
+    TRY(model_check_words(m, err));
     TRY(pass_begin(m, batch, WORKSPACE_FORWARD, 0, values, NULL, &pass, err));
     struct stream stream = forward_layers(&pass, m, batch->tokens);
     TRY(routing_end(m->routing, err));
@@ -332,19 +351,32 @@ enum status model_logits(struct model *m, const float *values, const struct batc
     return STATUS_OK;
 }
 
+enum status model_scores(struct model *m, const float *values, const struct batch *batch, float *scores, struct error *err)
+{
+    struct pass pass;
+    if (!m->config.labels)
+        FAIL(err, STATUS_USAGE, "the model has no labels to tell apart (no %s)", MODEL_SCORE_TENSOR);
+    TRY(pass_begin(m, batch, WORKSPACE_FORWARD, 0, values, NULL, &pass, err));
+    struct stream stream = forward_layers(&pass, m, batch->tokens);
+    TRY(routing_end(m->routing, err));
+    head_scores(&pass, &m->plan, stream, batch, scores);
+    return STATUS_OK;
+}
+
 double model_step_flops(const struct model_config *c, const struct batch *batch)
 {
     double d = (double)c->width, wide = (double)c->heads * (double)c->head_dim, narrow = (double)c->kv_heads * (double)c->head_dim;
-    int64_t supervised = count_supervised(batch);
+    int64_t targets = batch_count_targets(batch), classes = batch_count_classes(batch), supervised = targets + classes;
     bool picks = routing_picks(supervised, batch->n_tokens);
     double rows = picks ? (double)supervised : batch->n_tokens, pairs = 0, last_pairs = 0; /* of the last layer */
     for (int s = 0; s < batch->n_sequences; s++)
         for (int i = batch->starts[s]; i < batch->starts[s + 1]; i++) {
             pairs += i - batch->starts[s] + 1;
-            last_pairs += picks && batch->targets[i] < 0 ? 0 : i - batch->starts[s] + 1;
+            last_pairs += picks && batch->targets[i] < 0 && !(batch_class(batch, s).count && i == batch->starts[s + 1] - 1)
+                              ? 0 : i - batch->starts[s] + 1;
         }
     double computed = (c->layers - 1) * (double)batch->n_tokens + rows;
     double linear = computed * d * (2 * wide + 3 * (double)c->hidden) + c->layers * (double)batch->n_tokens * d * 2 * narrow;
-    double head = d * (double)c->vocab * (double)supervised;
+    double head = d * ((double)c->vocab * (double)targets + (double)c->labels * (double)classes);
     return 6 * (linear + head) + 12.0 * wide * ((c->layers - 1) * pairs + last_pairs);
 }

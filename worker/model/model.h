@@ -1,7 +1,7 @@
 /* The model as the rest of the program sees it: a list of parameters, a loss with its gradient, logits.
  * One file per architecture composes it from blocks; everything is fp32.
  * Glossary: N tokens in a packed batch, B sequences, D width, H query heads, G KV heads, C head size,
- * F hidden width of the MLP, V vocabulary, L layers.
+ * F hidden width of the MLP, V vocabulary, K labels, L layers.
  * Must not know: messages, ranks, options. */
 #ifndef WORKER_MODEL_MODEL_H
 #define WORKER_MODEL_MODEL_H
@@ -48,6 +48,8 @@ struct model_config {
     int bos, n_eos, eos[8]; /* -1 / none where the file names none */
     const struct loar_plan *loar; /* NULL: every layer computes all heads and sees all keys */
     struct training training;     /* what is trained; zeros: everything */
+    int labels;                   /* K rows of score.weight: the labels of all classification tasks; 0: no such tensor */
+    bool classifies_only;         /* there is no lm_head: every row has a class */
 };
 
 /* The model as its routers see it. */
@@ -68,6 +70,9 @@ struct loss_sums {
 };
 void loss_sums_add(struct loss_sums *sum, const struct loss_sums *more);
 
+/* Head of classification: [K][D], without bias. */
+#define MODEL_SCORE_TENSOR "score.weight"
+
 struct model; /* scratch memory and composition; the parameters themselves are the caller's */
 
 /* Lists the model's tensors in forward order under their Hugging Face names, those that are not trained as frozen.
@@ -78,7 +83,9 @@ enum status model_params(const struct model_config *config, struct params *table
 enum status model_merge_adapters(const struct model_config *config, const struct params *table, float *values, struct error *err);
 
 struct model_options {
-    bool checkpointing; /* keep only the input of each layer and recompute the rest in backward */
+    bool checkpointing;    /* keep only the input of each layer and recompute the rest in backward */
+    float label_smoothing; /* in losses and gradients (worker/ops/cross_entropy.h); 0: none */
+    float noise_alpha;     /* in gradients alone: uniform noise in +-alpha / sqrt(T D) on the embeddings of a sequence of T */
 };
 enum status model_create(const struct model_config *config, const struct params *table,
                          const struct model_options *options, struct threads *pool, struct model **out,
@@ -86,7 +93,8 @@ enum status model_create(const struct model_config *config, const struct params 
 void model_free(struct model *model);
 
 /* How far routing has been let in, for all passes from now on: at `step` of a schedule, or, with NULL, as at its end (which
- * is how a model begins). draw: differs for each batch, for exploration. No effect on a dense model. */
+ * is how a model begins). draw: differs for each batch, for exploration and for the noise on embeddings. All but that has no
+ * effect on a dense model. */
 void model_set_schedule(struct model *model, const struct loar_schedule *schedule, int64_t step, uint64_t draw);
 
 /* While `keep` holds, passes over the batch of the last one repeat its choices of heads and its gates, which makes the loss
@@ -112,6 +120,9 @@ enum status model_loss(struct model *model, const float *values, const struct ba
                        struct error *err);
 /* Logits of every token, [N][V]; for tests and short prompts only. */
 enum status model_logits(struct model *model, const float *values, const struct batch *batch, float *logits,
+                         struct error *err);
+/* Scores of all labels from the last token of each row, [B][K]. */
+enum status model_scores(struct model *model, const float *values, const struct batch *batch, float *scores,
                          struct error *err);
 
 /* Decoding with a KV cache: one sequence, any number of new tokens at a time. */

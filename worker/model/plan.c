@@ -1,5 +1,6 @@
 /* Which tensors a model has and where they lie in the flat space. */
 #include <stdio.h>
+#include <string.h>
 
 #include "common/memory.h"
 #include "worker/model/blocks.h"
@@ -40,7 +41,9 @@ enum status list_embedding(const struct model_config *c, struct params *table, s
 enum status list_head(const struct model_config *c, struct params *table, struct error *err)
 {
     TRY(list_vector(table, "model.norm.weight", -1, c->width, INIT_ONES, err));
-    return c->tied ? STATUS_OK : list_matrix(c, table, "lm_head.weight", -1, c->vocab, c->width, err);
+    if (!c->tied && !c->classifies_only)
+        TRY(list_matrix(c, table, "lm_head.weight", -1, c->vocab, c->width, err));
+    return c->labels ? list_matrix(c, table, MODEL_SCORE_TENSOR, -1, c->labels, c->width, err) : STATUS_OK;
 }
 
 const struct architecture *architecture_of(enum model_type type)
@@ -59,6 +62,8 @@ static enum status check_shape(const struct model_config *c, struct error *err)
         FAIL(err, STATUS_DATA, "a model needs at least one layer, head, token and value per row");
     if (c->heads % c->kv_heads)
         FAIL(err, STATUS_DATA, "%d attention heads cannot share %d key-value heads: not a multiple", c->heads, c->kv_heads);
+    if (c->labels < 0 || (c->classifies_only && !c->labels))
+        FAIL(err, STATUS_DATA, "a model that only classifies needs labels, found %d", c->labels);
     if (c->head_dim < 2 || c->head_dim % 2)
         FAIL(err, STATUS_DATA, "head size %lld must be even", (long long)c->head_dim);
     int64_t limit = INT32_MAX, wide;
@@ -168,7 +173,8 @@ enum status plan_make(const struct model_config *config, const struct params *ta
     const struct place places[] = {
         {"model.embed_tokens.weight", &out->embedding, false},
         {"model.norm.weight", &out->norm, false},
-        {config->tied ? "model.embed_tokens.weight" : "lm_head.weight", &out->head, false},
+        {config->tied && !config->classifies_only ? "model.embed_tokens.weight" : "lm_head.weight", &out->head, config->classifies_only},
+        {MODEL_SCORE_TENSOR, &out->score, !config->labels},
     };
     TRY(find(table, places, (int)(sizeof places / sizeof *places), -1, err));
     out->layers = mem_alloc((size_t)config->layers, sizeof *out->layers);

@@ -11,6 +11,7 @@
 #include "worker/loar/row_lists.h"
 #include "worker/loar/tensors.h"
 #include "worker/ops/attention.h"
+#include "worker/ops/cross_entropy.h"
 
 /* An adapter's matrices; a -1 where there is none. */
 struct lora_places {
@@ -33,6 +34,7 @@ struct layer_places {
 /* Places are those of params_place: frozen tensors lie behind the trained ones. */
 struct plan {
     int64_t embedding, norm, head; /* head = embedding when tied */
+    int64_t score;                 /* of labels */
     int64_t first;                 /* as in layers, after the head */
     int lowest;                    /* layer in which backward ends; L where none of them is trained */
     struct layer_places *layers;   /* [L] */
@@ -65,12 +67,13 @@ struct workspace {
     struct attention_segment *segments; /* [B] */
     /* Head, in tiles of tile_rows tokens. */
     int64_t tile_rows;
-    int32_t *rows, *targets;   /* [tokens that take part] */
+    int32_t *rows, *targets;   /* [tokens that take part] those with a target first, then last tokens of rows with a class */
     float *weights;            /* same */
+    struct column_range *ranges; /* [rows with a class] labels of their tasks */
     float *tile_x, *tile_normed, *tile_dx, *tile_dnormed; /* [tile_rows][D] */
     float *tile_rstd, *tile_loss;                         /* [tile_rows] */
     uint8_t *tile_correct;
-    float *tile_logits;        /* [tile_rows][V] */
+    float *tile_logits;        /* [tile_rows][V or K, whichever is more] */
     void *block;
     size_t block_bytes;
 };
@@ -139,6 +142,9 @@ struct model {
 /* Makes the RoPE tables reach at least `positions`. */
 enum status model_rope_reserve(struct model *model, int64_t positions, struct error *err);
 
+/* STATUS_USAGE for a model that only classifies. */
+enum status model_check_words(const struct model *model, struct error *err);
+
 /* Gives attention its scratch memory; its segments must be in place. */
 enum status model_attention_reserve(struct model *model, struct attention *attention, bool backward, struct error *err);
 
@@ -156,6 +162,8 @@ struct pass {
     struct threads *pool;
     const struct workspace *workspace;
     const float *values;
+    float label_smoothing;
+    float noise_alpha; /* 0: none */
     float *gradients; /* NULL in a forward pass */
     int64_t trained;  /* values that gradients has room for */
     int64_t n;

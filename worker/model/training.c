@@ -129,6 +129,12 @@ static void put_tensors(const struct params *listed, struct text *out)
             text_printf(out, "%s%s", out->size ? ", " : "", listed->items[i].name);
 }
 
+/* Tensors that a run adds to a model are always trained, whatever stays as it is. */
+static bool is_added(const char *name)
+{
+    return loar_is_tensor(name) || !strcmp(name, MODEL_SCORE_TENSOR);
+}
+
 /* ---- choosing ---- */
 
 struct choice {
@@ -243,9 +249,9 @@ static enum status choose(const struct choice *c, struct error *err)
     if (t->kind == TRAIN_CHOSEN)
         TRY(freeze_patterns(c, err));
     for (int i = 0; i < c->listed->count; i++) {
-        bool router = loar_is_tensor(c->listed->items[i].name);
-        c->trained[i] = c->trained[i] || router;
-        plain += !router;
+        bool added = is_added(c->listed->items[i].name);
+        c->trained[i] = c->trained[i] || added;
+        plain += !added;
         frozen += !c->trained[i];
     }
     if (t->kind == TRAIN_CHOSEN && frozen == plain)

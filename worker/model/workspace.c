@@ -88,12 +88,13 @@ static void lay_head(struct cursor *at, const struct need *need, struct workspac
     w->rows = take(at, need->head_rows, sizeof(int32_t));
     w->targets = take(at, need->head_rows, sizeof(int32_t));
     w->weights = take_floats(at, need->head_rows);
+    w->ranges = take(at, c->labels ? need->sequences : 0, sizeof *w->ranges);
     w->tile_rstd = take_floats(at, rows);
     w->tile_loss = take_floats(at, rows);
     w->tile_correct = take(at, rows, 1);
     w->tile_x = take_floats(at, rows * c->width);
     w->tile_normed = take_floats(at, rows * c->width);
-    w->tile_logits = take_floats(at, rows * c->vocab);
+    w->tile_logits = take_floats(at, rows * (c->labels > c->vocab ? c->labels : c->vocab));
     if (need->use == WORKSPACE_BACKWARD) {
         w->tile_dx = take_floats(at, rows * c->width);
         w->tile_dnormed = take_floats(at, rows * c->width);

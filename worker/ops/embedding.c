@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "common/rng.h"
+
 enum { TASK_ROWS = 64, TASK_COLUMNS = 64 };
 
 struct embedding {
@@ -47,4 +49,26 @@ void embedding_backward(struct threads *pool, int64_t n, int64_t width, const in
 {
     struct embedding a = {n, width, tokens, dout, dtable};
     threads_run(pool, (int)((width + TASK_COLUMNS - 1) / TASK_COLUMNS), backward_columns, &a);
+}
+
+struct noise {
+    int64_t first, end, width;
+    float bound;
+    uint64_t key;
+    float *x;
+};
+
+static void noise_rows(void *context, int task, int thread)
+{
+    (void)thread;
+    const struct noise *a = context;
+    int64_t begin = a->first + task * (int64_t)TASK_ROWS, end = begin + TASK_ROWS < a->end ? begin + TASK_ROWS : a->end;
+    for (int64_t i = begin * a->width; i < end * a->width; i++) /* 24 bits are what a float between 1 and 2 holds */
+        a->x[i] += a->bound * ((float)(rng_u64(a->key, RNG_NOISE, (uint64_t)i) >> 40) * 0x1p-23f - 1.0f);
+}
+
+void embedding_noise(struct threads *pool, int64_t first, int64_t n, int64_t width, float bound, uint64_t key, float *x)
+{
+    struct noise a = {first, first + n, width, bound, key, x};
+    threads_run(pool, (int)((n + TASK_ROWS - 1) / TASK_ROWS), noise_rows, &a);
 }

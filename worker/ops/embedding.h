@@ -14,4 +14,8 @@ void embedding_forward(struct threads *pool, int64_t n, int64_t width, const int
 void embedding_backward(struct threads *pool, int64_t n, int64_t width, const int32_t *tokens, const float *dout,
                         float *dtable);
 
+/* NEFTune (Jain et al. 2023): adds uniform noise in [-bound, bound) to the rows first .. first + n - 1 of x[N][D]. The noise of
+ * a value depends on `key` and its place in x alone. */
+void embedding_noise(struct threads *pool, int64_t first, int64_t n, int64_t width, float bound, uint64_t key, float *x);
+
 #endif
