@@ -85,8 +85,26 @@ static enum status collected(struct option_reader *reader, enum status st, const
     return STATUS_OK;
 }
 
-static enum status read_list(struct option_reader *reader, const struct option_row *row, void *field, const struct yaml *node,
-                             const struct option_source *source, struct error *err);
+/* The elements of a list of texts or numbers; `key` is what messages call it. */
+static enum status read_elements(struct option_reader *reader, const struct option_row *row, const char *key, void *field,
+                                 const struct yaml *node, const struct option_source *source, struct error *err)
+{
+    for (const struct yaml *e = yaml_first(node); e; e = yaml_next(e)) {
+        struct option_source at = place(source, e);
+        if (yaml_kind(e) != YAML_KIND_SCALAR) {
+            option_problem(reader, &at, key, "found a %s inside the list", yaml_kind_name(yaml_kind(e)));
+            continue;
+        }
+        enum status st = option_value_add(row, field, yaml_text(e), !yaml_plain(e), err);
+        TRY(collected(reader, st, &at, key, err));
+    }
+    return STATUS_OK;
+}
+
+static bool takes_list(enum option_kind kind)
+{
+    return kind == OPTION_KIND_STRINGS || kind == OPTION_KIND_REALS;
+}
 
 static enum status read_entry(struct option_reader *reader, const struct option_entries *entries, char *entry, const char *list_name,
                               size_t index, const struct yaml *map, const struct option_source *source, struct error *err)
@@ -103,8 +121,8 @@ static enum status read_entry(struct option_reader *reader, const struct option_
         } else if (!row) {
             const char *near = option_entry_nearest(entries, name);
             option_problem(reader, &at, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
-        } else if (row->kind == OPTION_KIND_STRINGS && yaml_kind(e) == YAML_KIND_LIST) {
-            TRY(read_list(reader, row, entry + row->offset, e, &at, err));
+        } else if (takes_list(row->kind) && yaml_kind(e) == YAML_KIND_LIST) {
+            TRY(read_elements(reader, row, key, entry + row->offset, e, &at, err));
         } else if (yaml_kind(e) != YAML_KIND_SCALAR) {
             option_problem(reader, &at, key, "found a %s, wanted a single value", yaml_kind_name(yaml_kind(e)));
         } else {
@@ -141,22 +159,13 @@ static enum status read_list(struct option_reader *reader, const struct option_r
 {
     if (option_entries(row->kind))
         return read_entries(reader, row, field, node, source, err);
-    for (const struct yaml *e = yaml_first(node); e; e = yaml_next(e)) {
-        struct option_source at = place(source, e);
-        if (yaml_kind(e) != YAML_KIND_SCALAR) {
-            option_problem(reader, &at, row->name, "found a %s inside the list", yaml_kind_name(yaml_kind(e)));
-            continue;
-        }
-        enum status st = option_value_add(row, field, yaml_text(e), !yaml_plain(e), err);
-        TRY(collected(reader, st, &at, row->name, err));
-    }
-    return STATUS_OK;
+    return read_elements(reader, row, row->name, field, node, source, err);
 }
 
 static bool takes_tree(enum option_kind kind, const struct yaml *node)
 {
     bool list = yaml_kind(node) == YAML_KIND_LIST;
-    return option_entries(kind) || (list && (kind == OPTION_KIND_STRINGS || kind == OPTION_KIND_REALS));
+    return option_entries(kind) || (list && takes_list(kind));
 }
 
 static enum status read_value(struct option_reader *reader, const struct option_target *target, const struct yaml *node,

@@ -1,5 +1,6 @@
 #include "launch/evaluate.h"
 
+#include "launch/scores.h"
 #include "launch/stage.h"
 
 static enum status add_losses(struct metrics *m, const char *set, const struct slot_report *sums, struct error *err)
@@ -9,6 +10,13 @@ static enum status add_losses(struct metrics *m, const char *set, const struct s
     TRY(metrics_add(m, set, "thought_loss", means.thought, err));
     TRY(metrics_add(m, set, "answer_loss", means.answer, err));
     return metrics_add(m, set, "accuracy", means.accuracy, err);
+}
+
+static enum status add_classes(const struct evaluation *e, int set, const int64_t *counts, size_t count, struct report_extra *extra,
+                               struct error *err)
+{
+    struct class_scores scores = class_scores_put(&e->tally->sums, &e->run->eval.parts[set], counts, count, extra);
+    return metrics_add(e->metrics, e->run->eval.parts[set].name, "f1", scores.macro_f1, err);
 }
 
 static enum status evaluate_set(const struct evaluation *e, int set, struct slot_report *all, struct error *err)
@@ -22,6 +30,8 @@ static enum status evaluate_set(const struct evaluation *e, int set, struct slot
     tally_add(e->tally, counts, count, 0);
     slot_report_add(all, &sums);
     enum status st = add_losses(e->metrics, name, &sums, err);
+    if (st == STATUS_OK && e->run->eval.parts[set].classify)
+        st = add_classes(e, set, counts, count, &extra, err);
     if (st == STATUS_OK)
         report_set(e->report, name, &sums, &extra);
     report_extra_free(&extra);

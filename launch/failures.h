@@ -8,7 +8,7 @@
 
 struct failures {
     struct text texts; /* end to end, each with its NUL */
-    int count, tried;
+    int count, tried; /* count > 0: something failed */
 };
 
 /* Keeps the failure and lets the caller go on where it is one of the data; else returns it. */

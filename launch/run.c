@@ -12,6 +12,7 @@
 #include "launch/loar_folder.h"
 #include "launch/trained.h"
 #include "launch/sift.h"
+#include "launch/run_labels.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -114,20 +115,30 @@ static struct row_columns columns_of(const struct dataset_options *o)
     return (struct row_columns){{
         [ROW_QUESTION] = o->question_column, [ROW_INPUT] = o->input_column,       [ROW_THOUGHT] = o->thought_column,
         [ROW_ANSWER] = o->answer_column,     [ROW_SYSTEM] = o->system_column,     [ROW_HISTORY] = o->history_column,
-        [ROW_MESSAGES] = o->messages_column, [ROW_TEXT] = o->text_column,         [ROW_WEIGHT] = o->weight_column,
+        [ROW_MESSAGES] = o->messages_column, [ROW_TEXT] = o->text_column,         [ROW_LABEL] = o->label_column,
+        [ROW_WEIGHT] = o->weight_column,
     }};
 }
 
+/* What rows of an entry may be labelled with: as given, or, once the training rows have told, what these are. */
+static const struct label_set *labels_for(const struct run *run, const struct labels *given, const struct dataset_options *entry)
+{
+    const struct label_set *set = labels_find(given, entry->task);
+    return set || !run_classifies(run->options, entry) ? set : labels_find_or_only(&run->labels, entry->task);
+}
+
 /* Goes on after a set with bad rows, so that all are told of. */
-static enum status load_sets(struct run *run, const struct dataset_list *list, int64_t limit, struct dataset *out,
-                             struct failures *failures, struct error *err)
+static enum status load_sets(struct run *run, const struct dataset_list *list, int64_t limit, const struct labels *given,
+                             struct dataset *out, struct failures *failures, struct error *err)
 {
     struct dataset_rules rules = rules_of(run);
     for (size_t i = 0; i < list->count; i++) {
         const struct dataset_options *o = &list->items[i];
         struct dataset_spec spec = {.name = o->name, .path = o->path, .format = o->format, .task = o->task,
                                     .loss_weight = o->loss_weight, .weight = o->weight, .max_samples = o->max_samples,
-                                    .columns = columns_of(o), .table = {.header = o->header}};
+                                    .columns = columns_of(o), .table = {.header = o->header},
+                                    .classify = run_classifies(run->options, o)};
+        spec.labels = labels_for(run, given, o);
         bool known;
         TRY(table_rules_set(&spec.table, "quoting", o->quoting, &known, err));
         if (limit > 0 && (spec.max_samples < 0 || spec.max_samples > limit))
@@ -215,41 +226,31 @@ void run_routing_notes(const struct run *run, struct text *notes)
 
 enum status run_import(struct run *run, bool keep_frozen, float *values, struct import_report *report, struct error *err)
 {
-    struct import_options options = {.new_routers = run->loar && !run->loar_taken_over, .seed = (uint64_t)run->options->seed,
+    struct import_options options = {.new_routers = run->loar && !run->loar_taken_over, .new_scores = run->scores_anew, .seed = (uint64_t)run->options->seed,
                                      .keep_frozen = keep_frozen};
     TRY(model_import(run->options->model_name_or_path, &run->config, &run->table, &options, values, report, err));
     memcpy(run->table.frozen_digest, report->frozen_digest, sizeof run->table.frozen_digest);
     return STATUS_OK;
 }
 
-static enum status list_tensors(struct run *run, struct error *err)
+static enum status check_routers(struct run *run, struct error *err)
 {
     TRY(trained_read(run->options, &run->config.training, err));
     if (run->config.training.kind == TRAIN_ROUTERS && !(run->loar && loar_setup_is_routed(run->loar)))
         FAIL(err, STATUS_USAGE, "finetuning_type: router trains routers alone, but no layer has one; give loar.layers (for example "
              "layers: article) or a model folder that brings its routing, or finetuning_type: full");
+    return STATUS_OK;
+}
+
+static enum status list_tensors(struct run *run, struct error *err)
+{
     TRY(model_params(&run->config, &run->table, err));
     run->chunks = chunks_make(run->table.values, run->options->ps.chunk_values);
     return STATUS_OK;
 }
 
-static enum status load_rows(struct run *run, struct error *err)
-{
-    const struct options *o = run->options;
-    struct failures failures = {0};
-    enum status st;
-    TRY_OR(done, st, load_sets(run, &o->datasets, -1, &run->train, &failures, err));
-    TRY_OR(done, st, dataset_name_tasks(&run->eval, run->train.tasks, run->train.n_tasks, err));
-    TRY_OR(done, st, load_sets(run, &o->eval_datasets, o->eval_max_samples, &run->eval, &failures, err));
-    TRY_OR(done, st, failures_verdict(&failures, "data set", err));
-    st = sift_rows(run, err);
-done:
-    failures_free(&failures);
-    return st;
-}
-
-/* What stays the same in all stages. */
-static enum status load_model(struct run *run, struct error *err)
+/* What stays the same in all stages, as far as it does not depend on rows. */
+static enum status load_base(struct run *run, struct error *err)
 {
     const struct options *o = run->options;
     run->template = template_find(o->chat_template);
@@ -259,11 +260,26 @@ static enum status load_model(struct run *run, struct error *err)
     TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
     TRY(load_routing(run, err));
-    return list_tensors(run, err);
+    return check_routers(run, err);
 }
 
-/* The rows of a stage and how they count. */
-static enum status load_stage(struct run *run, struct error *err)
+/* A later stage takes what all share from the first one, which keeps it. */
+static void share(struct run *first, int stage)
+{
+    struct run *run = run_stage(first, stage), own = *run;
+    if (run == first)
+        return;
+    *run = *first;
+    run->stage = stage;
+    run->options = &first->held[stage];
+    run->name = first->all->stages.items[stage].name;
+    run->train = own.train;
+    run->eval = own.eval;
+    run->routed_as = own.routed_as;
+    memcpy(run->span_weights, own.span_weights, sizeof run->span_weights);
+}
+
+static enum status load_training(struct run *run, struct labels *given, struct failures *failures, struct error *err)
 {
     const struct options *o = run->options;
     if (o->max_length > run->config.max_positions)
@@ -272,8 +288,45 @@ static enum status load_stage(struct run *run, struct error *err)
     run->span_weights[SPAN_PROMPT] = o->completion_only_loss ? 0.0f : 1.0f;
     run->span_weights[SPAN_THOUGHT] = (float)o->thought_loss_weight;
     run->span_weights[SPAN_ANSWER] = run->span_weights[SPAN_END] = (float)o->answer_loss_weight;
-    TRY(load_rows(run, err));
+    TRY(run_labels_given(run, given, err));
+    return load_sets(run, &o->datasets, -1, given, &run->train, failures, err);
+}
+
+/* Evaluation rows may have no labels but those of the training rows. */
+static enum status load_evaluation(struct run *run, const struct labels *given, struct failures *failures, struct error *err)
+{
+    const struct options *o = run->options;
+    TRY(dataset_name_tasks(&run->eval, run->train.tasks, run->train.n_tasks, err));
+    return load_sets(run, &o->eval_datasets, o->eval_max_samples, given, &run->eval, failures, err);
+}
+
+static enum status settle_stage(struct run *run, struct error *err)
+{
+    TRY(sift_rows(run, err));
+    TRY(run_labels_evaluation(run, err));
     return map_tasks(run, err);
+}
+
+/* All rows of all stages: those of training first, for they tell the labels. */
+static enum status load_rows(struct run *first, struct labels *given, struct failures *failures, struct error *err)
+{
+    for (int i = 0; i < first->n_stages; i++) {
+        share(first, i);
+        TRY(load_training(run_stage(first, i), given, failures, err));
+    }
+    if (!failures->count)
+        TRY(run_labels_settle(first, given, err));
+    for (int i = 0; i < first->n_stages; i++) {
+        share(first, i);
+        TRY(load_evaluation(run_stage(first, i), given, failures, err));
+    }
+    TRY(failures_verdict(failures, "data set", err));
+    for (int i = 0; i < first->n_stages; i++)
+        TRY(settle_stage(run_stage(first, i), err));
+    TRY(list_tensors(first, err));
+    for (int i = 0; i < first->n_stages; i++)
+        share(first, i);
+    return STATUS_OK;
 }
 
 static enum status hold_options(struct run *run, struct error *err)
@@ -294,24 +347,15 @@ static enum status hold_options(struct run *run, struct error *err)
     return STATUS_OK;
 }
 
-static enum status load_later(struct run *first, int stage, struct error *err)
+static enum status load(struct run *run, struct error *err)
 {
-    struct run *run = run_stage(first, stage);
-    *run = *first; /* what is shared stays the first one's */
-    run->stage = stage;
-    run->options = &first->held[stage];
-    run->name = first->all->stages.items[stage].name;
-    run->train = run->eval = (struct dataset){0};
-    run->routed_as = NULL;
-    run->order = (struct order){0};
-    return load_stage(run, err);
-}
-
-static enum status load_stages(struct run *run, struct error *err)
-{
-    enum status st = load_stage(run, err);
-    for (int stage = 1; st == STATUS_OK && stage < run->n_stages; stage++)
-        st = load_later(run, stage, err);
+    struct labels given = {0};
+    struct failures failures = {0};
+    TRY(hold_options(run, err));
+    TRY(load_base(run, err));
+    enum status st = load_rows(run, &given, &failures, err);
+    failures_free(&failures);
+    labels_free(&given);
     return st;
 }
 
@@ -323,11 +367,7 @@ struct run *run_stage(struct run *run, int stage)
 enum status run_load(const struct options *options, struct threads *pool, struct run *out, struct error *err)
 {
     *out = (struct run){.all = options, .pool = pool};
-    enum status st = hold_options(out, err);
-    if (st == STATUS_OK)
-        st = load_model(out, err);
-    if (st == STATUS_OK)
-        st = load_stages(out, err);
+    enum status st = load(out, err);
     if (st != STATUS_OK)
         run_free(out);
     return st;
@@ -351,6 +391,7 @@ void run_free(struct run *run)
     mem_free(run->held);
     mem_free(run->later);
     params_free(&run->table);
+    labels_free(&run->labels);
     loar_setup_free(run->loar);
     text_free(&run->loar_json);
     tokenizer_free(run->tokenizer);

@@ -41,6 +41,8 @@ struct run {
     struct dataset train, eval; /* parts of eval: one per evaluation set */
     int32_t *routed_as;         /* [eval.n_tasks] task by which rows of a data set's task are routed */
     float span_weights[SPAN_COUNT];
+    struct labels labels; /* of classification tasks, as rows of score.weight stand */
+    bool scores_anew;     /* the model's folder has no score.weight for them */
     struct order order; /* after run_plan */
     struct loar_schedule routing; /* same */
 };

@@ -13,6 +13,7 @@
 #include "launch/report.h"
 #include "launch/run.h"
 #include "launch/saver.h"
+#include "launch/scores.h"
 #include "launch/start.h"
 #include "launch/tally.h"
 #include "ps/server.h"

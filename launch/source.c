@@ -74,7 +74,7 @@ enum status source_check_base(const struct snapshot *snapshot, const char *folde
 /* Puts the frozen tensors behind the trained ones. */
 static enum status read_base(struct source *s, const struct snapshot *snapshot, const char *base, struct error *err)
 {
-    struct import_options how = {.new_routers = true, .keep_frozen = true}; /* routers are the snapshot's own */
+    struct import_options how = {.new_routers = true, .new_scores = true, .keep_frozen = true}; /* the snapshot has its own */
     struct import_report report;
     char *saved = NULL;
     size_t size;

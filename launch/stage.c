@@ -10,13 +10,12 @@ struct optimizer_options stage_optimizer_options(const struct options *o)
 
 bool stage_answers(const struct run *run, int set)
 {
-    (void)set;
-    return run->options->predict_with_generate;
+    return run->options->predict_with_generate && !run->eval.parts[set].classify;
 }
 
 static int kinds_of(const struct run *run, int set)
 {
-    return METRICS_LOSSES | (stage_answers(run, set) ? METRICS_ANSWERS : 0);
+    return METRICS_LOSSES | (stage_answers(run, set) ? METRICS_ANSWERS : 0) | (run->eval.parts[set].classify ? METRICS_CLASSES : 0);
 }
 
 enum status stage_expect_metrics(const struct run *run, struct metrics *out, struct error *err)
@@ -24,7 +23,7 @@ enum status stage_expect_metrics(const struct run *run, struct metrics *out, str
     int all = 0;
     for (int set = 0; set < run->eval.n_parts; set++)
         all |= kinds_of(run, set);
-    TRY(metrics_expect(out, NULL, all, err));
+    TRY(metrics_expect(out, NULL, all & ~METRICS_CLASSES, err)); /* f1 is a set's alone */
     for (int set = 0; set < run->eval.n_parts; set++)
         TRY(metrics_expect(out, run->eval.parts[set].name, kinds_of(run, set), err));
     return STATUS_OK;

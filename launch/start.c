@@ -9,6 +9,7 @@
 #include "common/memory.h"
 #include "launch/flags.h"
 #include "launch/sift.h"
+#include "launch/run_labels.h"
 #include "launch/source.h"
 #include "launch/warnings.h"
 #include "ps/server.h"
@@ -145,6 +146,9 @@ static enum status fill_parameters(struct start *s, const struct options *o, con
     if (report.left_routers)
         text_printf(&s->notes, "%d tensors of routers in '%s' are left out: their layers are not routed here, or keep other state\n",
                     report.left_routers, o->model_name_or_path);
+    if (s->run.scores_anew && s->run.labels.count)
+        text_printf(&s->notes, "the head of classification (" MODEL_SCORE_TENSOR ", %d labels) begins anew: '%s' has none for these labels\n",
+                    s->run.labels.total, o->model_name_or_path);
     if (report.unknown_extras)
         text_printf(&s->notes, "%d tensors of '%s' are not part of the model and were left out, for example '%s'\n",
                     report.unknown_extras, o->model_name_or_path, report.example);
@@ -165,6 +169,12 @@ static enum status check_routing(const struct start *s, const struct snapshot *s
         FAIL(err, STATUS_USAGE, "cannot resume from '%s': it was routed in another way than " MODEL_ROUTING_FILE " of '%s' says now; give "
              "model_name_or_path the folder that the run began with", s->resumed_from, s->run.options->model_name_or_path);
     return STATUS_OK;
+}
+
+static enum status check_saved(const struct start *s, const struct snapshot *snapshot, struct error *err)
+{
+    TRY(check_routing(s, snapshot, err));
+    return run_labels_check(&s->run, snapshot, err);
 }
 
 /* The stage to begin or go on in, and how many steps the run has as far as is known. */
@@ -213,7 +223,7 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     TRY(run_load(o, s->pool, &s->run, err));
     run_routing_notes(&s->run, &s->notes);
     if (*snapshot)
-        TRY(check_routing(s, *snapshot, err));
+        TRY(check_saved(s, *snapshot, err));
     TRY(run_plan(&s->run, s->slots, err));
     TRY(plan_stages(s, *snapshot, err));
     for (int stage = 0; stage < s->run.n_stages; stage++)

@@ -74,7 +74,7 @@ static void append(struct batch *batch, int row, int n)
         tokens[i] = (int32_t)rng_below(9, RNG_DATA, (uint64_t)(row * 1000 + i), VOCAB);
         spans[i] = i < n / 3 ? SPAN_PROMPT : SPAN_ANSWER;
     }
-    assert_ok(batch_append(batch, &(struct row){tokens, spans, n, 0, 1}, (const float[SPAN_COUNT]){0, 1, 1, 1}, &err), &err);
+    assert_ok(batch_append(batch, &(struct row){.tokens = tokens, .spans = spans, .n_tokens = n, .weight = 1}, (const float[SPAN_COUNT]){0, 1, 1, 1}, &err), &err);
 }
 
 static struct batch rows(void)

@@ -6,6 +6,7 @@
 #include "common/files.h"
 #include "common/memory.h"
 #include "worker/model/config.h"
+#include "worker/model/config_labels.h"
 
 static struct error err;
 
@@ -75,8 +76,15 @@ static void unsupported_is_refused_by_name(void **state)
     refuse("deepseek_v2", "", "model_type 'deepseek_v2' is not supported; supported are llama and qwen2");
     refuse("deepseek_v3", "", "deepseek_v3");
     refuse("gpt2", "", "gpt2");
-    refuse("llama", "\"architectures\":[\"LlamaForSequenceClassification\"]", "'LlamaForSequenceClassification'");
-    refuse("llama", "\"architectures\":[\"Qwen2ForCausalLM\"]", "supported is LlamaForCausalLM");
+    refuse("llama", "\"architectures\":[\"LlamaForTokenClassification\"]", "'LlamaForTokenClassification'");
+    refuse("llama", "\"architectures\":[\"Qwen2ForCausalLM\"]", "supported are LlamaForCausalLM and LlamaForSequenceClassification");
+    refuse("llama", "\"architectures\":[\"Qwen2ForSequenceClassification\"]", "supported are LlamaForCausalLM");
+#define CLASSIFIES "\"architectures\":[\"LlamaForSequenceClassification\"],"
+    refuse("llama", CLASSIFIES "\"num_labels\":1", "'num_labels' is 1");
+    refuse("llama", CLASSIFIES "\"id2label\":{\"0\":\"a\",\"2\":\"b\"}", "1 is missing");
+    refuse("llama", CLASSIFIES "\"id2label\":{\"0\":\"a\",\"1\":\"a\"}", "'a' twice");
+    refuse("llama", "\"classification_tasks\":{}", "must be a list");
+    refuse("llama", "\"classification_tasks\":[{\"task\":\"x\"}]", "entry 0");
     refuse("llama", "\"architectures\":[]", "must be a list with one name");
     refuse("llama", "\"architectures\":\"LlamaForCausalLM\"", "must be a list with one name");
     refuse("llama", "\"hidden_act\":\"gelu\"", "hidden_act 'gelu'");
@@ -236,6 +244,66 @@ static void what_we_write_reads_back(void **state)
     }
 }
 
+/* Labels go into config.json and come back; a text without them loses what an earlier one had. */
+static void labels_read_back(void **state)
+{
+    (void)state;
+    struct model_config c;
+    struct labels labels = {0}, back = {0};
+    struct text before = {0}, text = {0}, plain = {0};
+    compose(&before, "llama", "\"architectures\":[\"LlamaForCausalLM\"],\"rms_norm_eps\":1e-5,\"other\":{\"list\":[1,null,true,\"x\"]}");
+    assert_ok(model_config_parse(before.data, before.size, "config.json", &c, &err), &err);
+    assert_true(c.labels == 0 && !c.classifies_only);
+    assert_ok(labels_add(&labels, "mood", (char *[]){"bad \"quote\"", "good"}, 2, false, &err), &err);
+    c.classifies_only = true;
+    assert_ok(config_labels_write(before.data, before.size, &c, &labels, &text, &err), &err);
+    assert_non_null(strstr(text.data, "\"architectures\": [\"LlamaForSequenceClassification\"]"));
+    assert_non_null(strstr(text.data, "\"id2label\": {\"0\": \"bad \\\"quote\\\"\", \"1\": \"good\"}"));
+    assert_non_null(strstr(text.data, "\"label2id\": {\"bad \\\"quote\\\"\": 0, \"good\": 1}"));
+    assert_non_null(strstr(text.data, "\"problem_type\": \"single_label_classification\""));
+    assert_non_null(strstr(text.data, "\"other\": {\"list\": [1, null, true, \"x\"]}"));
+    assert_ok(model_config_parse(text.data, text.size, "config.json", &c, &err), &err);
+    assert_true(c.labels == 2 && c.classifies_only && c.norm_eps == 1e-5f);
+
+    assert_ok(labels_add_numbers(&labels, "stars", 3, &err), &err);
+    c.classifies_only = false;
+    text_clear(&text);
+    assert_ok(config_labels_write(before.data, before.size, &c, &labels, &text, &err), &err);
+    assert_non_null(strstr(text.data, "\"4\": \"stars/2\""));
+    assert_ok(model_config_parse(text.data, text.size, "config.json", &c, &err), &err);
+    assert_true(c.labels == 5 && !c.classifies_only);
+    assert_ok(config_labels_parse(text.data, text.size, "config.json", &back, &err), &err);
+    assert_true(labels_equal(&labels, &back) && back.total == 5 && back.sets[1].first == 2);
+    assert_int_equal(label_set_place(&back.sets[1], "2", 1), 2);
+    labels_free(&back);
+
+    assert_ok(config_labels_write(text.data, text.size, &c, &back, &plain, &err), &err);
+    assert_null(strstr(plain.data, "label"));
+    assert_ok(model_config_parse(plain.data, plain.size, "config.json", &c, &err), &err);
+    assert_true(c.labels == 0);
+    text_free(&before), text_free(&text), text_free(&plain);
+    labels_free(&labels);
+}
+
+/* Folders that the public code wrote name labels in id2label, or not at all. */
+static void labels_of_public_folders(void **state)
+{
+    (void)state;
+    struct model_config c;
+    struct labels labels = {0};
+    assert_ok(parse("qwen2", "\"architectures\":[\"Qwen2ForSequenceClassification\"]", &c), &err);
+    assert_true(c.labels == 2 && c.classifies_only);
+    assert_ok(parse("llama", CLASSIFIES "\"num_labels\":4", &c), &err);
+    assert_true(c.labels == 4);
+    static const char text[] = "{" CLASSIFIES "\"id2label\":{\"1\":\"b\",\"0\":\"a\",\"2\":\"c\"}}";
+    assert_ok(config_labels_parse(text, strlen(text), "config.json", &labels, &err), &err);
+    assert_true(labels.count == 1 && labels.total == 3 && !strcmp(labels.sets[0].names[1], "b") && !*labels.sets[0].task);
+    assert_ptr_equal(labels_find_or_only(&labels, "anything"), labels.sets);
+    labels_free(&labels);
+    assert_ok(parse("llama", "\"id2label\":{\"0\":\"LABEL_0\",\"1\":\"LABEL_1\"}", &c), &err); /* of no use in a model of text */
+    assert_true(c.labels == 0);
+}
+
 static void numbers_are_written_shortest(void **state)
 {
     (void)state;
@@ -252,6 +320,7 @@ static void numbers_are_written_shortest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(labels_read_back), cmocka_unit_test(labels_of_public_folders),
         cmocka_unit_test(defaults_are_those_of_the_public_code), cmocka_unit_test(variants_are_read),
         cmocka_unit_test(unsupported_is_refused_by_name),        cmocka_unit_test(impossible_values_are_refused),
         cmocka_unit_test(public_folders_are_read),               cmocka_unit_test(generation_config_adds_ends),

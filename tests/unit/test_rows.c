@@ -10,6 +10,7 @@ struct fixture {
     struct arena arena;
     struct conversation conversation;
     struct row_columns columns; /* that a user names */
+    const struct label_set *labels;
     struct error err;
 };
 
@@ -17,7 +18,7 @@ struct fixture {
 static enum status read_text(struct fixture *f, const char *format_name, const char *text, bool keep_marks)
 {
     const struct row_format *format = NULL;
-    struct row_options options = {.keep_calculator_marks = keep_marks, .columns = f->columns};
+    struct row_options options = {.keep_calculator_marks = keep_marks, .columns = f->columns, .labels = f->labels};
     json_free(f->json);
     f->json = NULL;
     f->arena.block_bytes = 4096;
@@ -295,6 +296,38 @@ static void columns_may_have_other_names(void **state)
     fixture_free(&f);
 }
 
+/* The label is the answer; where labels are listed it must be one of them, by name or by place. */
+static void labels_are_answers(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    struct labels labels = {0};
+    assert_ok(read_text(&f, NULL, "{\"text\": \"T\", \"label\": \" neg \"}", false), &f.err);
+    assert_message(&f, 0, ROLE_USER, "T", NULL);
+    assert_message(&f, 1, ROLE_ASSISTANT, "neg", NULL);
+    assert_true(f.conversation.messages[1].supervised && !f.conversation.plain);
+    assert_ok(read_text(&f, NULL, "{\"sentence\": \"T\", \"label\": 12}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "12", NULL);
+    f.columns = (struct row_columns){{[ROW_TEXT] = "review", [ROW_LABEL] = "stars"}};
+    assert_ok(read_text(&f, NULL, "{\"review\": \"T\", \"stars\": \"5\"}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "5", NULL);
+    f.columns = (struct row_columns){0};
+
+    assert_ok(labels_add(&labels, "mood", (char *[]){"neg", "pos"}, 2, true, &f.err), &f.err);
+    assert_ok(labels_add_numbers(&labels, "stars", 3, &f.err), &f.err);
+    f.labels = &labels.sets[0];
+    assert_ok(read_text(&f, NULL, "{\"text\": \"T\", \"label\": 1}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "pos", NULL);
+    assert_refused(read_text(&f, NULL, "{\"text\": \"T\", \"label\": \"happy\"}", false), STATUS_DATA, &f.err,
+                   "rows.jsonl:7: 'label' is 'happy', which is none of the 2 labels of task 'mood': neg, pos");
+    assert_refused(read_text(&f, NULL, "{\"text\": \"T\", \"label\": 2}", false), STATUS_DATA, &f.err, "'label' is '2', which is none");
+    f.labels = &labels.sets[1];
+    assert_refused(read_text(&f, NULL, "{\"text\": \"T\", \"label\": 3}", false), STATUS_DATA, &f.err, "none of the 3 labels of task 'stars': 0, 1, 2");
+    assert_refused(read_text(&f, NULL, "{\"text\": \"T\", \"label\": -1}", false), STATUS_DATA, &f.err, "'label' is '-1'");
+    labels_free(&labels);
+    fixture_free(&f);
+}
+
 static void bad_rows_are_explained(void **state)
 {
     (void)state;
@@ -356,6 +389,11 @@ static void bad_rows_are_explained(void **state)
         {NULL, "{\"Question\": \"a\", \"Complex_CoT\": \"\", \"Response\": \"b\"}", "'Complex_CoT' is empty"},
         {NULL, "{\"problem\": \"a\", \"solution\": \"b\", \"answer\": \"5\"}", "the columns 'answer' and 'solution' could both hold the answer; say which with answer_column"},
         {NULL, "{\"text\": \" \"}", "'text' is empty"},
+        {NULL, "{\"text\": \" \", \"label\": \"neg\"}", "'text' is empty"},
+        {NULL, "{\"text\": \"T\", \"label\": \" \"}", "'label' is empty"},
+        {NULL, "{\"text\": \"T\", \"label\": 0.5}", "'label' must be a label's name or a whole number, found a number"},
+        {NULL, "{\"text\": \"T\", \"label\": null}", "'label' must be a label's name or a whole number, found null"},
+        {"classification", "{\"text\": \"T\"}", "format classification needs the columns text, label; found text; set format: text"},
         {NULL, "{\"prompt\": {}, \"completion\": \"A\"}", "'prompt' must be a string, found an object"},
     };
     struct fixture f = {0};
@@ -364,7 +402,7 @@ static void bad_rows_are_explained(void **state)
     const struct row_format *format;
     assert_refused(row_format_find("vicuna", &format, &f.err), STATUS_USAGE, &f.err,
                    "unknown row format 'vicuna'; known are auto, messages, sharegpt, qa-cot, medical-o1, gsm8k, prompt-completion, "
-                   "alpaca, text");
+                   "alpaca, classification, text");
     fixture_free(&f);
 }
 
@@ -575,7 +613,7 @@ int main(void)
         cmocka_unit_test(message_weights_count), cmocka_unit_test(formats_of_other_trainers),
         cmocka_unit_test(earlier_turns_come_first), cmocka_unit_test(memory_may_run_out), cmocka_unit_test(plain_text_stays_as_it_is),
         cmocka_unit_test(columns_may_have_other_names), cmocka_unit_test(bad_rows_are_explained),
-        cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(records_are_found),
+        cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(labels_are_answers), cmocka_unit_test(records_are_found),
         cmocka_unit_test(broken_files_are_explained), cmocka_unit_test(gsm8k_is_read_whole),
         cmocka_unit_test(esft_messages_are_read_whole), cmocka_unit_test(alpaca_rows_are_read_whole),
         cmocka_unit_test(sharegpt_rows_are_read_or_refused)};

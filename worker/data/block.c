@@ -115,7 +115,8 @@ static bool has_span(const struct row *row, enum span span)
     return memchr(row->spans, span, (size_t)row->n_tokens) != NULL;
 }
 
-static enum status keep(struct block *block, const struct row *row, int64_t line, struct error *err)
+/* label: NULL where the row has no class. */
+static enum status keep(struct block *block, const struct row *row, const struct message *label, int64_t line, struct error *err)
 {
     size_t needed = block->n_tokens + (size_t)row->n_tokens;
     if (needed > block->capacity) {
@@ -131,6 +132,8 @@ static enum status keep(struct block *block, const struct row *row, int64_t line
     }
     memcpy(block->tokens + block->n_tokens, row->tokens, (size_t)row->n_tokens * sizeof *row->tokens);
     memcpy(block->spans + block->n_tokens, row->spans, (size_t)row->n_tokens);
+    if (label && !(block->labels[block->rows] = mem_strndup(label->content, label->content_size)))
+        FAIL(err, STATUS_NOMEM, "no memory for the label of a row");
     block->n_tokens = needed;
     block->lengths[block->rows] = row->n_tokens;
     block->lines[block->rows] = line;
@@ -172,13 +175,19 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
     const struct block_source *l = block->source;
     const struct dataset_rules *rules = l->rules;
     const char *path = l->spec->path;
-    struct row_options options = {.keep_calculator_marks = rules->keep_calculator_marks, .columns = l->spec->columns};
+    struct row_options options = {.keep_calculator_marks = rules->keep_calculator_marks, .columns = l->spec->columns,
+                                  .labels = l->spec->labels};
+    bool classify = l->spec->classify;
     struct conversation conversation;
     *bad = true;
     TRY(records_parse(&l->reader, record, json, err));
     TRY(row_read(l->format, *json, path, record->line, &options, &block->arena, &conversation, err));
-    TRY(conversation_dress(&conversation, rules->cot_prompt, rules->answer_prefix, &block->arena, err));
-    if (template_encode(rules->template, l->tokenizer, &conversation, row, err) != STATUS_OK)
+    if (!classify)
+        TRY(conversation_dress(&conversation, rules->cot_prompt, rules->answer_prefix, &block->arena, err));
+    const struct message *text = conversation.messages;
+    enum status st = classify ? template_encode_text(rules->template, l->tokenizer, text->content, text->content_size, row, err)
+                              : template_encode(rules->template, l->tokenizer, &conversation, row, err);
+    if (st != STATUS_OK)
         return error_prefix(err, "%s:%lld", path, (long long)record->line);
     *bad = false;
     TRY(check_vocab(l, row, record->line, err));
@@ -188,13 +197,13 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
         return STATUS_OK;
     row->weight = (float)(conversation.weight * l->spec->loss_weight);
     *bad = true;
-    if (!is_supervised(row, rules->span_weights))
+    if (!classify && !is_supervised(row, rules->span_weights))
         FAIL(err, STATUS_DATA,
              "%s:%lld: no token of the row takes loss, so it teaches nothing; check its weights and the loss weights of "
              "thought and answer", path, (long long)record->line);
     *bad = false;
     block->stats.special_text += spells_special(l->tokenizer, &conversation);
-    return keep(block, row, record->line, err);
+    return keep(block, row, classify ? &conversation.messages[1] : NULL, record->line, err);
 }
 
 void block_read(struct block *block)
@@ -219,6 +228,10 @@ void block_read(struct block *block)
 void block_reset(struct block *block)
 {
     problems_clear(&block->problems);
+    for (int i = 0; i < BLOCK_ROWS; i++) {
+        mem_free(block->labels[i]);
+        block->labels[i] = NULL;
+    }
     block->n_tokens = 0;
     block->rows = 0;
     block->refused_long = 0;
@@ -227,7 +240,7 @@ void block_reset(struct block *block)
 
 void block_free(struct block *block)
 {
-    problems_clear(&block->problems);
+    block_reset(block);
     mem_free(block->tokens);
     mem_free(block->spans);
     arena_free(&block->arena);

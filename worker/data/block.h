@@ -41,6 +41,7 @@ struct block {
     int lengths[BLOCK_ROWS];
     float weights[BLOCK_ROWS];
     int64_t lines[BLOCK_ROWS];
+    char *labels[BLOCK_ROWS]; /* names; of rows with a class */
     int rows; /* kept */
     struct dataset_stats stats;
     int64_t refused_long; /* rows over the limit where the rules make that an error */

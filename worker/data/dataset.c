@@ -5,6 +5,7 @@
 #include "common/memory.h"
 #include "common/text.h"
 #include "worker/data/block.h"
+#include "worker/data/seen_names.h"
 
 enum { ROUND_BLOCKS = 64 }; /* read side by side before their rows are put together */
 
@@ -39,9 +40,12 @@ enum status dataset_reserve(struct dataset *dataset, int64_t rows, int64_t token
         if (weights)
             dataset->weights = weights;
         int64_t *lines = weights ? mem_realloc(dataset->lines, n, sizeof *lines) : NULL;
-        if (!lines)
+        if (lines)
+            dataset->lines = lines;
+        int32_t *labels = lines ? mem_realloc(dataset->labels, n, sizeof *labels) : NULL;
+        if (!labels)
             FAIL(err, STATUS_NOMEM, "no memory for %lld rows", (long long)rows);
-        dataset->lines = lines;
+        dataset->labels = labels;
         dataset->row_capacity = (int64_t)n;
     }
     if (tokens > dataset->token_capacity) {
@@ -78,7 +82,7 @@ static void stats_add(struct dataset_stats *sum, const struct block *block, int6
 }
 
 /* Moves a block's rows behind the `rows` that are there. */
-static enum status take_block(struct dataset *dataset, int64_t *rows, struct block *block, struct error *err)
+static enum status take_block(struct dataset *dataset, int64_t *rows, struct block *block, struct seen_names *seen, struct error *err)
 {
     if (!block->rows)
         return STATUS_OK;
@@ -87,6 +91,8 @@ static enum status take_block(struct dataset *dataset, int64_t *rows, struct blo
     memcpy(dataset->tokens + first, block->tokens, block->n_tokens * sizeof *block->tokens);
     memcpy(dataset->spans + first, block->spans, block->n_tokens);
     for (int i = 0; i < block->rows; i++, (*rows)++) {
+        if (block->labels[i])
+            TRY(seen_names_add(seen, block->labels[i], &dataset->labels[*rows], err));
         dataset->weights[*rows] = block->weights[i];
         dataset->lines[*rows] = block->lines[i];
         dataset->starts[*rows + 1] = dataset->starts[*rows] + block->lengths[i];
@@ -99,6 +105,7 @@ struct outcome {
     int64_t refused_long;
     struct dataset_stats stats;
     struct problems problems;
+    struct seen_names labels;
 };
 
 static void read_block(void *context, int task, int thread)
@@ -119,7 +126,7 @@ static enum status read_round(struct dataset *dataset, struct block *blocks, int
             return block->status;
         }
         stats_add(&outcome->stats, block, outcome->rows);
-        TRY(take_block(dataset, &outcome->rows, block, err));
+        TRY(take_block(dataset, &outcome->rows, block, &outcome->labels, err));
         outcome->refused_long += block->refused_long;
         for (int p = 0; p < block->problems.shown; p++)
             TRY(problems_add(&outcome->problems, block->problems.lines[p], err));
@@ -183,8 +190,9 @@ static enum status find_records(struct block_source *l, struct error *err)
 static enum status choose_format(struct block_source *l, struct error *err)
 {
     const struct row_options options = {.columns = l->spec->columns};
-    if (l->spec->format && *l->spec->format && strcmp(l->spec->format, "auto")) {
-        TRY(row_format_find(l->spec->format, &l->format, err));
+    bool named = l->spec->format && *l->spec->format && strcmp(l->spec->format, "auto");
+    if (named || l->spec->classify) { /* only one format has classes */
+        TRY(row_format_find(named ? l->spec->format : "classification", &l->format, err));
         if (row_format_check(l->format, &options.columns, err) != STATUS_OK)
             return error_prefix(err, "data set '%s' ('%s')", l->spec->name, l->spec->path);
         return STATUS_OK;
@@ -206,6 +214,15 @@ static enum status choose_format(struct block_source *l, struct error *err)
     if (!l->format && l->reader.is_table && !(l->spec->table.header && *l->spec->table.header))
         return error_prefix(err, "columns are named by the file's first line (if that is a row already, set header)");
     return l->format ? STATUS_OK : first;
+}
+
+static enum status check_classify(const struct block_source *l, struct error *err)
+{
+    if (!l->spec->classify || row_format_has_label(l->format))
+        return STATUS_OK;
+    FAIL(err, STATUS_USAGE, "'%s' ('%s'): task_type seq_cls needs rows with a text and a label (format classification), found format %s; "
+         "name the columns with text_column and label_column, or choose task_type causal_lm", l->spec->name, l->spec->path,
+         row_format_name(l->format));
 }
 
 /* Decides whether what was found can be used. */
@@ -272,6 +289,7 @@ static enum status add_part(struct dataset *dataset, const struct block_source *
     dataset->parts = parts;
     struct dataset_part part = {.format = row_format_name(l->format), .first_row = dataset->rows, .stats = o->stats, .share = l->spec->weight};
     part.stats.read = l->count;
+    part.classify = l->spec->classify;
     struct text problems = {0};
     problems_print(&o->problems, &problems);
     part.problems = problems.data;
@@ -288,6 +306,9 @@ static enum status add_part(struct dataset *dataset, const struct block_source *
         mem_free(part.problems);
         return st;
     }
+    part.label_names = o->labels.names;
+    part.n_label_names = o->labels.count;
+    o->labels.names = NULL;
     dataset->parts[dataset->n_parts++] = part;
     dataset->rows = o->rows;
     return STATUS_OK;
@@ -302,6 +323,7 @@ static enum status load_named(struct dataset *dataset, const struct dataset_spec
     TRY_OR(done, st, records_open(spec->path, &spec->table, &source.reader, err));
     TRY_OR(done, st, find_records(&source, err));
     TRY_OR(done, st, choose_format(&source, err));
+    TRY_OR(done, st, check_classify(&source, err));
     TRY_OR(done, st, read_all(dataset, &source, pool, &outcome, err));
     TRY_OR(done, st, judge(&source, &outcome, err));
     st = add_part(dataset, &source, &outcome, err);
@@ -309,6 +331,7 @@ done:
     if (st != STATUS_OK && st != STATUS_DATA)
         error_prefix(err, "data set '%s'", spec->name);
     problems_clear(&outcome.problems);
+    seen_names_free(&outcome.labels);
     mem_free(source.records);
     records_close(&source.reader);
     return st;
@@ -338,6 +361,9 @@ void dataset_free(struct dataset *dataset)
         mem_free(dataset->parts[i].name);
         mem_free(dataset->parts[i].path);
         mem_free(dataset->parts[i].problems);
+        for (int j = 0; j < dataset->parts[i].n_label_names; j++)
+            mem_free(dataset->parts[i].label_names[j]);
+        mem_free(dataset->parts[i].label_names);
     }
     for (int i = 0; i < dataset->n_tasks; i++)
         mem_free(dataset->tasks[i]);
@@ -348,6 +374,7 @@ void dataset_free(struct dataset *dataset)
     mem_free(dataset->spans);
     mem_free(dataset->weights);
     mem_free(dataset->lines);
+    mem_free(dataset->labels);
     *dataset = (struct dataset){0};
 }
 
@@ -363,9 +390,13 @@ struct row dataset_row(const struct dataset *dataset, int64_t index)
 {
     int part = dataset_part_of(dataset, index);
     int64_t start = dataset->starts[index];
+    const struct dataset_part *p = &dataset->parts[part];
+    struct row_class class = {0};
+    if (p->classes_count)
+        class = (struct row_class){p->classes_first, p->classes_count, dataset->labels[index]};
     return (struct row){.tokens = dataset->tokens + start, .spans = dataset->spans + start,
-                        .n_tokens = (int)(dataset->starts[index + 1] - start), .task = dataset->parts[part].task,
-                        .weight = dataset->weights[index]};
+                        .n_tokens = (int)(dataset->starts[index + 1] - start), .task = p->task,
+                        .weight = dataset->weights[index], .class = class};
 }
 
 enum status dataset_slot_batch(const struct dataset *dataset, struct order *order, int64_t step, int slot,

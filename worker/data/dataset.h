@@ -11,6 +11,7 @@
 #include "common/threads.h"
 #include "worker/data/batch.h"
 #include "worker/data/columns.h"
+#include "worker/data/labels.h"
 #include "worker/data/order.h"
 #include "worker/data/table.h"
 
@@ -28,6 +29,8 @@ struct dataset_spec {
     double loss_weight;  /* multiplies the weight of every row; > 0 */
     double weight;       /* sampling share where data sets are mixed (mixture.h) */
     int64_t max_samples; /* only the first ones of the file; < 0: all */
+    bool classify;       /* rows have a class (format classification) instead of an answer to be written */
+    const struct label_set *labels; /* those that rows of format classification may have; NULL: any */
 };
 
 /* What to do with a row of more than max_length tokens: refuse the data set, leave the row out, or shorten its
@@ -74,6 +77,10 @@ struct dataset_part {
     int task;           /* index in tasks */
     double share;       /* weight of its spec */
     int64_t first_row;  /* its rows are [first_row, first_row + stats.kept) */
+    bool classify;
+    char **label_names; /* [n_label_names] that its rows with a class have, in order of their first appearance */
+    int n_label_names;
+    int classes_first, classes_count; /* labels of its task; count 0 before dataset_use_labels */
     struct dataset_stats stats;
 };
 
@@ -84,6 +91,7 @@ struct dataset {
     uint8_t *spans;   /* [starts[rows]] enum span */
     float *weights;   /* [rows] row weight times loss weight of its data set */
     int64_t *lines;   /* [rows] where they begin in their file, from 1 */
+    int32_t *labels;  /* [rows] of rows with a class: place in label_names of the part, after dataset_use_labels in its task's */
     struct dataset_part *parts;
     int n_parts;
     char **tasks; /* names; batch.tasks and row.task are indices */
@@ -106,6 +114,13 @@ void dataset_free(struct dataset *dataset);
 enum status dataset_reserve(struct dataset *dataset, int64_t rows, int64_t tokens, struct error *err);
 /* The part that a row belongs to. */
 int dataset_part_of(const struct dataset *dataset, int64_t row);
+/* Adds to `labels` a set for each task with rows of a class, in order of the files: the given one, else the names that its rows
+ * have, sorted. */
+enum status dataset_collect_labels(const struct dataset *dataset, const struct labels *given, struct labels *labels,
+                                   struct error *err);
+/* Gives every row with a class its place among the labels of its task (or of the only one there is). Once, when all files are
+ * loaded; before that such rows take no loss. STATUS_DATA where a label is not known. */
+enum status dataset_use_labels(struct dataset *dataset, const struct labels *labels, struct error *err);
 
 /* A view of one row; valid until the next load, not to be freed. */
 struct row dataset_row(const struct dataset *dataset, int64_t index);

@@ -63,5 +63,6 @@ enum status reading_question_thought_answer(struct reading *r, struct conversati
 enum status reading_gsm8k(struct reading *r, struct conversation *out);
 enum status reading_alpaca(struct reading *r, struct conversation *out);
 enum status reading_plain_text(struct reading *r, struct conversation *out);
+enum status reading_classification(struct reading *r, struct conversation *out);
 
 #endif

@@ -115,3 +115,44 @@ enum status reading_plain_text(struct reading *r, struct conversation *out)
     out->plain = true;
     return STATUS_OK;
 }
+
+/* A name, or a whole number as its digits. */
+static enum status label_text(struct reading *r, struct span_of_text *out)
+{
+    const struct cell *cell = &r->cells[ROW_LABEL];
+    enum json_kind kind = json_kind(cell->value);
+    if (kind == JSON_KIND_STRING) {
+        TRY(reading_column(r, ROW_LABEL, out));
+        *out = span_trim(*out);
+        return STATUS_OK;
+    }
+    if (kind != JSON_KIND_INT)
+        return reading_bad(r, "'%.60s' must be a label's name or a whole number, found %s", cell->name, json_kind_name(kind));
+    char *digits = arena_alloc(r->arena, 24, 1);
+    if (!digits)
+        return reading_no_memory(r);
+    *out = (struct span_of_text){digits, (size_t)snprintf(digits, 24, "%lld", (long long)json_to_int(cell->value))};
+    return STATUS_OK;
+}
+
+enum status reading_classification(struct reading *r, struct conversation *out)
+{
+    struct span_of_text text, label;
+    const struct label_set *known = r->options->labels;
+    TRY(reading_column(r, ROW_TEXT, &text));
+    TRY(label_text(r, &label));
+    int place = known ? label_set_place(known, label.bytes, label.size) : 0;
+    if (place < 0) {
+        struct text list = {0};
+        label_set_list(known, &list);
+        enum status st = list.failed ? reading_no_memory(r)
+                                     : reading_bad(r, "'%.60s' is '%.*s', which is none of the %d labels of task '%.60s': %s",
+                                                   r->cells[ROW_LABEL].name, (int)(label.size < 60 ? label.size : 60), label.bytes,
+                                                   known->count, known->task, list.data);
+        text_free(&list);
+        return st;
+    }
+    if (known)
+        label = (struct span_of_text){known->names[place], strlen(known->names[place])};
+    return pair(r, text, (struct span_of_text){NULL, 0}, label, out);
+}

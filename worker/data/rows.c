@@ -10,7 +10,8 @@
 static const char *const role_names[ROW_ROLES] = {
     [ROW_QUESTION] = "question", [ROW_INPUT] = "input",     [ROW_THOUGHT] = "thought",
     [ROW_ANSWER] = "answer",     [ROW_SYSTEM] = "system",   [ROW_HISTORY] = "history",
-    [ROW_MESSAGES] = "messages", [ROW_TEXT] = "text",       [ROW_WEIGHT] = "weight",
+    [ROW_MESSAGES] = "messages", [ROW_TEXT] = "text",       [ROW_LABEL] = "label",
+    [ROW_WEIGHT] = "weight",
 };
 
 enum { MAX_COLUMNS = 5, MAX_NAMES = 6 };
@@ -52,13 +53,27 @@ static const struct row_format formats[] = {
      {{NEEDED, ROW_QUESTION, {"instruction"}}, {OPTIONAL, ROW_INPUT, {"input"}}, {NEEDED, ROW_ANSWER, {"output"}}, SYSTEM,
       HISTORY},
      reading_alpaca, false},
+    {"classification", {{NEEDED, ROW_TEXT, {"text", "sentence"}}, {NEEDED, ROW_LABEL, {"label"}}}, reading_classification, false},
     {"text", {{NEEDED, ROW_TEXT, {"text"}}}, reading_plain_text, false},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
+static bool has_role(const struct row_format *format, enum row_role role)
+{
+    for (const struct column *c = format->columns; c->need; c++)
+        if (c->role == role)
+            return true;
+    return role == ROW_WEIGHT;
+}
+
 const char *row_format_name(const struct row_format *format)
 {
     return format->name;
+}
+
+bool row_format_has_label(const struct row_format *format)
+{
+    return has_role(format, ROW_LABEL);
 }
 
 enum status row_format_find(const char *name, const struct row_format **out, struct error *err)
@@ -114,14 +129,6 @@ bool row_columns_set(struct row_columns *columns, const char *key, const char *n
     return false;
 }
 
-static bool has_role(const struct row_format *format, enum row_role role)
-{
-    for (const struct column *c = format->columns; c->need; c++)
-        if (c->role == role)
-            return true;
-    return role == ROW_WEIGHT;
-}
-
 static bool has_columns(const struct row_format *format, const struct row_columns *columns, const struct json *row, bool others)
 {
     const char *rival;
@@ -137,7 +144,8 @@ static bool suits(const struct row_format *format, const struct row_columns *col
     for (int role = 0; role < ROW_ROLES; role++)
         if (given_name(columns, role) && (!has_role(format, role) || (format->by_own_names && role != ROW_WEIGHT)))
             return false;
-    return true;
+    bool text_alone = given_name(columns, ROW_TEXT) && !given_name(columns, ROW_LABEL); /* a label beside it is not asked for */
+    return !(text_alone && has_role(format, ROW_LABEL));
 }
 
 enum status row_format_check(const struct row_format *format, const struct row_columns *columns, struct error *err)

@@ -11,6 +11,7 @@
 #include "common/status.h"
 #include "worker/data/columns.h"
 #include "worker/data/conversation.h"
+#include "worker/data/labels.h"
 
 /*   messages           messages[].role/content; a thought is `reasoning_content` or stands between <think> tags;
  *                      optional per message: weight or loss_scale (number), loss (true or false)
@@ -21,6 +22,7 @@
  *   prompt-completion  prompt, completion: each a string or a list of messages; or one of question, query, input,
  *                      instruction, problem and one of answer, response, output, solution
  *   alpaca             instruction, output; optional input, below the instruction
+ *   classification     text (or sentence), label: a name or a whole number; as a conversation the label is the answer
  *   text               text: all of it is trained, nothing stands round it but the tokenizer's end token
  * Messages and pairs take an optional `system`; prompt-completion and alpaca an optional `history`, a list of pairs of
  * question and answer, too. Every format takes an optional `weight` of the row. Other columns are ignored. */
@@ -29,6 +31,7 @@ struct row_format;
 struct row_options {
     bool keep_calculator_marks; /* gsm8k: keep <<48/2=24>> in thoughts; else they are cut out */
     struct row_columns columns;
+    const struct label_set *labels; /* classification: those that a row may have; NULL: any */
 };
 
 /* The format with this name; STATUS_USAGE listing the known ones. */
@@ -39,6 +42,7 @@ enum status row_format_detect(const struct json *row, const char *path, int64_t 
 /* STATUS_USAGE if a column is named that the format has no use for. */
 enum status row_format_check(const struct row_format *format, const struct row_columns *columns, struct error *err);
 const char *row_format_name(const struct row_format *format);
+bool row_format_has_label(const struct row_format *format);
 
 /* Fills `out` with strings that live in `row` or in the arena. STATUS_DATA for any row that must not be trained on:
  * missing columns, wrong kinds, empty question, thought or answer, NUL characters, wrong role order. */

@@ -13,6 +13,7 @@ static void copy_row(struct dataset *to, int64_t at, const struct dataset *from,
     memmove(to->spans + place, from->spans + begin, (size_t)count);
     to->weights[at] = from->weights[row];
     to->lines[at] = from->lines[row];
+    to->labels[at] = from->labels[row];
     to->starts[at + 1] = place + count;
 }
 
@@ -76,7 +77,8 @@ static enum status make_room(const struct dataset *dataset, const bool *out, str
 static enum status take(const struct dataset *dataset, const bool *out, const struct dataset_part *part, int64_t limit,
                         struct dataset *to, struct error *err)
 {
-    struct dataset_part made = {.format = part->format, .task = part->task, .share = part->share, .first_row = to->rows};
+    struct dataset_part made = {.format = part->format, .task = part->task, .share = part->share, .first_row = to->rows,
+                                .classify = part->classify, .classes_first = part->classes_first, .classes_count = part->classes_count};
     int64_t rows = to->rows;
     for (int64_t i = part->first_row; i < part->first_row + part->stats.kept; i++) {
         made.stats.read += out[i];

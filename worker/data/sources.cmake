@@ -1,6 +1,6 @@
 list(APPEND WORKER_SOURCES data/batch.c data/order.c data/mixture.c data/duplicates.c data/holdout.c data/select.c
   data/bytes.c data/jsonl.c data/table.c data/records.c data/reading.c data/reading_columns.c
-  data/reading_turns.c data/rows.c data/block.c data/dataset.c data/join.c
+  data/reading_turns.c data/rows.c data/block.c data/dataset.c data/dataset_labels.c data/labels.c data/seen_names.c data/join.c
   data/demo/demo.c data/demo/tasks.c data/demo/tokenizer_files.c)
 list(APPEND WORKER_SOURCES data/template.c data/tokenizer/added.c data/tokenizer/bpe.c data/tokenizer/bpe_read.c data/tokenizer/decode.c
   data/tokenizer/decode_read.c data/tokenizer/encode.c data/tokenizer/learn.c data/tokenizer/normalize.c data/tokenizer/parts.c

@@ -291,22 +291,37 @@ static void writer_free(struct writer *w)
     mem_free(w->spans);
 }
 
+/* Takes the row out of the writer. */
+static enum status finish(struct writer *w, enum status st, float weight, struct row *out)
+{
+    if (st == STATUS_OK)
+        st = border(w);
+    if (st == STATUS_OK && (!w->ids.count || w->ids.count > INT_MAX))
+        st = error_set(w->err, STATUS_DATA, "a row must have 1 to %d tokens, found %zu", INT_MAX, w->ids.count);
+    if (st == STATUS_OK) {
+        *out = (struct row){.tokens = w->ids.ids, .spans = w->spans, .n_tokens = (int)w->ids.count, .weight = weight};
+        w->ids.ids = NULL;
+        w->spans = NULL;
+    }
+    writer_free(w);
+    return st;
+}
+
 enum status template_encode(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                             const struct conversation *conversation, struct row *out, struct error *err)
 {
     struct writer w = {.t = chat_template, .tokenizer = tokenizer, .err = err};
-    enum status st = put_conversation(&w, conversation, conversation->count);
-    if (st == STATUS_OK)
-        st = border(&w);
-    if (st == STATUS_OK && (!w.ids.count || w.ids.count > INT_MAX))
-        st = error_set(err, STATUS_DATA, "a row must have 1 to %d tokens, found %zu", INT_MAX, w.ids.count);
-    if (st == STATUS_OK) {
-        *out = (struct row){.tokens = w.ids.ids, .spans = w.spans, .n_tokens = (int)w.ids.count, .weight = conversation->weight};
-        w.ids.ids = NULL;
-        w.spans = NULL;
-    }
-    writer_free(&w);
-    return st;
+    return finish(&w, put_conversation(&w, conversation, conversation->count), conversation->weight, out);
+}
+
+enum status template_encode_text(const struct chat_template *chat_template, const struct tokenizer *tokenizer, const char *text,
+                                 size_t size, struct row *out, struct error *err)
+{
+    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .err = err};
+    int32_t bos = bos_of(w.t, tokenizer);
+    enum status st = bos >= 0 ? put_id(&w, bos) : STATUS_OK;
+    text_append(&w.text, text, size);
+    return finish(&w, st, 1, out);
 }
 
 static enum status put_prompt(struct writer *w, const struct conversation *c, bool thinking)

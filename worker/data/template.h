@@ -32,6 +32,10 @@ enum status template_check(const struct chat_template *chat_template, const stru
 enum status template_encode(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                             const struct conversation *conversation, struct row *out, struct error *err);
 
+/* A text to be classified: the begin token and the text alone, all of it SPAN_PROMPT. */
+enum status template_encode_text(const struct chat_template *chat_template, const struct tokenizer *tokenizer, const char *text,
+                                 size_t size, struct row *out, struct error *err);
+
 /* Appends the ids a model continues: the conversation without its last message if that is a supervised answer, then the
  * head of an assistant's turn, and with `thinking` the opening tag of a thought. These ids are always the first ones of
  * template_encode's row for the same conversation, where `thinking` says whether its last message has a thought.

@@ -8,18 +8,19 @@
 #include "common/files.h"
 #include "common/memory.h"
 #include "common/yaml.h"
+#include "worker/model/config_labels.h"
 
 /* What an architecture is called in the files, and what differs between their configurations. */
 struct family {
     enum model_type type;
-    const char *model_type, *architecture;
+    const char *model_type, *architecture, *classifier; /* classes of the public model code */
     int64_t max_positions; /* where max_position_embeddings is absent */
     bool qkv_bias;
 };
 
 static const struct family families[] = {
-    {MODEL_LLAMA, "llama", "LlamaForCausalLM", 2048, false},
-    {MODEL_QWEN2, "qwen2", "Qwen2ForCausalLM", 32768, true},
+    {MODEL_LLAMA, "llama", "LlamaForCausalLM", "LlamaForSequenceClassification", 2048, false},
+    {MODEL_QWEN2, "qwen2", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification", 32768, true},
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
@@ -73,7 +74,7 @@ static enum status get_positive_float(const struct json *object, const char *key
     return STATUS_OK;
 }
 
-static enum status find_family(const struct json *object, const char *where, const struct family **out,
+static enum status find_family(const struct json *object, const char *where, const struct family **out, bool *classifies,
                                struct error *err)
 {
     const char *name = NULL;
@@ -93,10 +94,42 @@ static enum status find_family(const struct json *object, const char *where, con
     if (json_kind(architectures) != JSON_KIND_ARRAY || json_count(architectures) != 1 || !architecture)
         FAIL(err, STATUS_DATA, "%s: 'architectures' must be a list with one name, such as [\"%s\"]", where,
              (*out)->architecture);
-    if (strcmp(architecture, (*out)->architecture))
-        FAIL(err, STATUS_DATA, "%s: architecture '%s' is not supported for model_type '%s'; supported is %s", where,
-             architecture, name, (*out)->architecture);
+    if (strcmp(architecture, (*out)->architecture) && strcmp(architecture, (*out)->classifier))
+        FAIL(err, STATUS_DATA, "%s: architecture '%s' is not supported for model_type '%s'; supported are %s and %s", where,
+             architecture, name, (*out)->architecture, (*out)->classifier);
+    *classifies = !strcmp(architecture, (*out)->classifier);
     return STATUS_OK;
+}
+
+static const struct family *family_of(enum model_type type)
+{
+    const struct family *family = families;
+    while (family->type != type)
+        family++;
+    return family;
+}
+
+const char *model_architecture(const struct model_config *c)
+{
+    return c->classifies_only ? family_of(c->type)->classifier : family_of(c->type)->architecture;
+}
+
+bool model_architecture_classifies(const char *name)
+{
+    for (int i = 0; i < FAMILIES; i++)
+        if (!strcmp(name, families[i].classifier))
+            return true;
+    return false;
+}
+
+/* How many there are; their names are of no interest to the model. */
+static enum status count_labels(const struct json *object, const char *where, struct model_config *c, struct error *err)
+{
+    struct labels labels = {0};
+    enum status st = config_labels_read(object, c->classifies_only, where, &labels, err);
+    c->labels = labels.total;
+    labels_free(&labels);
+    return st;
 }
 
 static enum status read_sizes(const struct json *object, const char *where, struct model_config *c, struct error *err)
@@ -277,10 +310,11 @@ enum status model_config_from_json(const struct json *object, const char *where,
         FAIL(err, STATUS_DATA, "%s: a model's configuration must be an object, found %s", where,
              json_kind_name(json_kind(object)));
     const struct family *family = NULL;
-    TRY(find_family(object, where, &family, err));
+    bool classifies = false;
+    TRY(find_family(object, where, &family, &classifies, err));
     struct model_config c = {.type = family->type, .max_positions = family->max_positions, .rope_theta = 10000,
                              .rope_factor = 1, .qkv_bias = family->qkv_bias, .norm_eps = 1e-6f, .init_std = 0.02f,
-                             .bos = -1};
+                             .bos = -1, .classifies_only = classifies};
     TRY(refuse_unsupported(object, where, family, err));
     TRY(read_sizes(object, where, &c, err));
     TRY(read_rope(object, where, &c, err));
@@ -288,6 +322,7 @@ enum status model_config_from_json(const struct json *object, const char *where,
     TRY(get_positive_float(object, "initializer_range", where, &c.init_std, err));
     TRY(json_get_bool(object, "tie_word_embeddings", where, &c.tied, err));
     TRY(read_ends(object, where, &c, err));
+    TRY(count_labels(object, where, &c, err));
     *out = c;
     return STATUS_OK;
 }
@@ -427,11 +462,10 @@ static void write_ends(const struct model_config *c, struct text *out)
 
 void model_config_write(const struct model_config *c, const char *torch_dtype, struct text *out)
 {
-    const struct family *family = families;
-    while (family->type != c->type)
-        family++;
-    text_printf(out, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n", family->architecture,
-                family->model_type);
+    text_printf(out, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n", model_architecture(c),
+                family_of(c->type)->model_type);
+    if (c->classifies_only)
+        write_int(out, "num_labels", c->labels);
     write_int(out, "hidden_size", c->width);
     write_int(out, "intermediate_size", c->hidden);
     write_int(out, "num_hidden_layers", c->layers);

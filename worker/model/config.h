@@ -24,6 +24,11 @@ enum status model_config_from_json(const struct json *object, const char *where,
  * "bfloat16". Reading it gives the same struct back. */
 void model_config_write(const struct model_config *config, const char *torch_dtype, struct text *out);
 
+/* Name of the public model class with the heads that the model has, such as LlamaForCausalLM. */
+const char *model_architecture(const struct model_config *config);
+/* Whether that is a class for classification. */
+bool model_architecture_classifies(const char *name);
+
 /* Appends the shortest decimal that reads back as the same double (as_float: the same float). */
 void model_config_real(struct text *out, double value, bool as_float);
 

@@ -84,6 +84,10 @@ static enum status import_tensor(struct import *in, const struct params *table, 
     const struct param *param = &table->items[index];
     const struct safetensors_entry *entry = safetensors_find(in->set, param->name);
     bool router = loar_is_tensor(param->name), adapter = lora_is_tensor(param->name);
+    if (in->options && in->options->new_scores && !strcmp(param->name, MODEL_SCORE_TENSOR)) {
+        param_initialise(param, in->options->seed, in->values + param->offset);
+        return STATUS_OK;
+    }
     if (!entry && (adapter || (router && in->options && in->options->new_routers))) {
         param_initialise(param, in->options ? in->options->seed : 0, in->values + param->offset);
         in->new_routers += router;
@@ -111,7 +115,7 @@ static bool is_known_extra(const struct model_config *config, const char *name)
     size_t size = strlen(name);
     if (size >= sizeof inverse - 1 && !strcmp(name + size - (sizeof inverse - 1), inverse))
         return true;
-    if (config->tied && !strcmp(name, "lm_head.weight"))
+    if ((config->tied || config->classifies_only) && !strcmp(name, "lm_head.weight"))
         return true;
     return !strncmp(name, layer, sizeof layer - 1) && strtol(name + sizeof layer - 1, NULL, 10) >= config->layers;
 }

@@ -8,6 +8,7 @@
 
 struct import_options {
     bool new_routers; /* tensors of routers that are not there begin as they do in a new run, all heads on */
+    bool new_scores;  /* the head of classification begins anew, whatever is there */
     uint64_t seed;    /* for these, and for adapters, which begin with no effect */
     bool keep_frozen; /* values is [params_room(table)]: frozen tensors go behind the trained ones */
 };
@@ -17,7 +18,7 @@ struct import_report {
     int tensors;         /* read */
     int new_routers;     /* tensors of routers that were not there */
     int left_routers;    /* those that were there, but have no use in this model */
-    int known_extras;    /* left out as usual: rotary_emb.inv_freq, a tied head, layers beyond num_hidden_layers */
+    int known_extras;    /* left out as usual: rotary_emb.inv_freq, a head that is tied or has no use, layers beyond num_hidden_layers */
     int unknown_extras;  /* left out although nobody knows what they are */
     char example[256];   /* name of the first unknown one, "" if none */
     char frozen_digest[DIGEST_HEX_SIZE]; /* hash of the frozen tensors' names, shapes and values; "" if none */

@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "worker/data/tokenizer/regex.h"
 #include "worker/loar/tensors.h"
+#include "worker/model/model.h"
 
 static const struct {
     const char *block, *name;
