@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "common/memory.h"
+#include "launch/classify.h"
 #include "launch/commands.h"
 #include "launch/run.h"
 #include "launch/source.h"
@@ -28,7 +29,9 @@ static const char usage[] =
     "                    columns that are not called as the format calls them; --quoting, --header: how to read .csv and .tsv\n"
     "  --rows N          print only the first N answers (default all)\n"
     "  --score N         compare the answers of the first N rows with those of the file\n"
-    "  --task NAME       task of the questions, where attention is routed by task (default: the default task of training)\n"
+    "  --task NAME       task of the questions, where attention is routed by task (default: the default task of training);\n"
+    "                    for a task that was trained with task_type seq_cls the label of the text is printed, with the\n"
+    "                    probabilities of the best ones, and --score gives accuracy and macro F1\n"
     "  --raw             continue the text itself, without a chat template\n"
     "  --seed N          seed of the random numbers\n"
     "\n"
@@ -353,6 +356,10 @@ static enum status generate(struct session *s, struct error *err)
     const struct request *r = s->request;
     for (int i = 0; i < r->n_keys; i++)
         TRY(options_set(&s->source->options, r->keys[i], r->key_values[i], err));
+    if (!r->raw && classify_is_meant(s->source, r->task))
+        return classify(&(struct classify_request){.prompt = r->prompt, .file = r->file, .format = r->format, .task = r->task,
+                                                   .columns = r->columns, .table = r->table, .rows = r->rows, .score = r->score},
+                        s->source, err);
     warn_of_settings(s);
     TRY(refuse_leaky(s, err));
     TRY(make_generator(s, err));

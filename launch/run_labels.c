@@ -133,6 +133,16 @@ enum status run_labels_evaluation(struct run *run, struct error *err)
     return dataset_use_labels(&run->eval, &run->labels, err);
 }
 
+void run_labels_notes(const struct run *run, struct text *notes)
+{
+    for (int i = 0; i < run->labels.count; i++) {
+        const struct label_set *set = &run->labels.sets[i];
+        text_printf(notes, "%d labels of %s: ", set->count, set->task);
+        label_set_list(set, notes);
+        text_puts(notes, "\n");
+    }
+}
+
 enum status run_labels_check(const struct run *run, const struct snapshot *snapshot, struct error *err)
 {
     char *config = NULL;

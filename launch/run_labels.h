@@ -6,6 +6,7 @@
 
 #include "common/options.h"
 #include "common/status.h"
+#include "common/text.h"
 #include "worker/data/labels.h"
 
 struct run;
@@ -24,6 +25,9 @@ enum status run_labels_settle(struct run *run, const struct labels *given, struc
 
 /* With the evaluation rows loaded: the same for them. */
 enum status run_labels_evaluation(struct run *run, struct error *err);
+
+/* "labels of mood: neg, neu, pos", one line each. */
+void run_labels_notes(const struct run *run, struct text *notes);
 
 /* STATUS_USAGE when the snapshot tells other labels apart than the run. */
 enum status run_labels_check(const struct run *run, const struct snapshot *snapshot, struct error *err);

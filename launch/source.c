@@ -12,6 +12,7 @@
 #include "ps/snapshot.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
+#include "worker/model/config_labels.h"
 #include "worker/model/export.h"
 #include "worker/model/import.h"
 
@@ -99,6 +100,8 @@ static enum status read_snapshot(struct source *s, const struct snapshot *snapsh
     TRY(read_saved_options(s, snapshot, err));
     TRY(snapshot_file(snapshot, "config.json", &config, &size, err));
     enum status st = model_config_parse(config, size, snapshot_path(snapshot), &s->config, err);
+    if (st == STATUS_OK)
+        st = config_labels_parse(config, size, snapshot_path(snapshot), &s->labels, err);
     mem_free(config);
     TRY(st);
     TRY(read_saved_routing(s, snapshot, err));
@@ -161,6 +164,7 @@ static enum status load_folder(struct source *s, const char *path, const char *b
     TRY(options_defaults(&s->options, err));
     TRY(find_model(s, path, base, &model, err));
     TRY(model_config_read(model, &s->config, err));
+    TRY(config_labels_of_folder(model, &s->labels, err));
     s->config.training = s->adapter.training;
     TRY(read_folder_routing(s, path, model, err));
     TRY(tokenizer_load(model, &s->tokenizer, err));
@@ -207,6 +211,7 @@ void source_close(struct source *s)
     params_free(&s->table);
     loar_setup_free(s->loar);
     adapter_free(&s->adapter);
+    labels_free(&s->labels);
     options_free(&s->options);
     *s = (struct source){0};
 }

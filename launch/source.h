@@ -10,6 +10,7 @@
 #include "common/threads.h"
 #include "launch/loar_setup.h"
 #include "worker/model/adapter.h"
+#include "worker/data/labels.h"
 #include "worker/model/model.h"
 
 /* Files of a model folder that travel inside a snapshot and along with an export. */
@@ -23,6 +24,7 @@ struct source {
     struct options options; /* of the run behind a snapshot, or defaults */
     struct model_config config;
     struct adapter adapter; /* of an adapter's folder; behind config.training */
+    struct labels labels;    /* of its classification tasks */
     struct loar_setup *loar; /* behind config.loar; NULL in a dense model */
     struct params table;
     float *values; /* [params_room(&table)] */

@@ -222,6 +222,7 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     TRY(threads_create(run_threads(wanted, ranks_on_node), &s->pool, err));
     TRY(run_load(o, s->pool, &s->run, err));
     run_routing_notes(&s->run, &s->notes);
+    run_labels_notes(&s->run, &s->notes);
     if (*snapshot)
         TRY(check_saved(s, *snapshot, err));
     TRY(run_plan(&s->run, s->slots, err));

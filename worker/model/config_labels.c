@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/files.h"
 #include "common/memory.h"
 #include "worker/model/config.h"
 
@@ -69,6 +70,20 @@ enum status config_labels_parse(const char *text, size_t size, const char *where
     const char *architecture = json_to_string(json_at(json_member(config, "architectures"), 0), NULL);
     enum status st = config_labels_read(config, architecture && model_architecture_classifies(architecture), where, out, err);
     json_free(config);
+    return st;
+}
+
+enum status config_labels_of_folder(const char *dir, struct labels *out, struct error *err)
+{
+    char *path = path_join(dir, "config.json"), *text = NULL;
+    size_t size;
+    if (!path)
+        FAIL(err, STATUS_NOMEM, "no memory for the path of '%s/config.json'", dir);
+    enum status st = file_read(path, &text, &size, err);
+    if (st == STATUS_OK)
+        st = config_labels_parse(text, size, path, out, err);
+    mem_free(text);
+    mem_free(path);
     return st;
 }
 

@@ -15,6 +15,9 @@ enum status config_labels_read(const struct json *config, bool classifies, const
 /* The same from text, where the architecture is looked up, too. */
 enum status config_labels_parse(const char *text, size_t size, const char *where, struct labels *out, struct error *err);
 
+/* The same from dir/config.json. */
+enum status config_labels_of_folder(const char *dir, struct labels *out, struct error *err);
+
 /* Appends config.json `text` for a model with these labels: architectures, num_labels, id2label, label2id, problem_type and
  * classification_tasks take the place of what was there. Without labels they are left out. With several tasks a label is
  * written task/name in id2label. */
