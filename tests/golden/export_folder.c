@@ -1,6 +1,7 @@
 /* Imports a model folder and exports it again, for tests/golden/export_transformers.py.
  * usage: export_folder MODEL OUT f32|bf16 SHARD_BYTES   (0: one file)
  *        export_folder --loss MODEL ROWS.json           mean loss over every next token, one line for each [ids]
+ *        export_folder --scores MODEL ROWS.json         scores of all labels from the last token, one line for each [ids]
  *        export_folder --scratch CONFIG.json OUT       new weights, config.json written by this program
  *        export_folder --routed CONFIG.json OUT        the same weights and routers in every layer */
 #include <stdio.h>
@@ -44,8 +45,18 @@ static enum status copy_model(const char *dir, const char *out, enum safetensors
     return st;
 }
 
-/* Mean loss of one row by our own forward pass. */
-static enum status print_loss(struct model *model, const float *values, const struct json *ids, struct error *err)
+static enum status print_scores(struct model *model, const float *values, const struct batch *batch, int labels, struct error *err)
+{
+    float *scores = mem_alloc((size_t)labels, sizeof *scores);
+    enum status st = scores ? model_scores(model, values, batch, scores, err) : error_set(err, STATUS_NOMEM, "no memory");
+    for (int i = 0; i < labels && st == STATUS_OK; i++)
+        printf("%.9g%c", (double)scores[i], i + 1 < labels ? ' ' : '\n');
+    mem_free(scores);
+    return st;
+}
+
+/* Mean loss of one row by our own forward pass; labels > 0: their scores instead. */
+static enum status print_loss(struct model *model, const float *values, const struct json *ids, int labels, struct error *err)
 {
     static const float span_weights[SPAN_COUNT] = {1, 1, 1, 1};
     int n = (int)json_count(ids);
@@ -62,8 +73,8 @@ static enum status print_loss(struct model *model, const float *values, const st
     if (st == STATUS_OK)
         st = batch_append(&batch, &row, span_weights, err);
     if (st == STATUS_OK)
-        st = model_loss(model, values, &batch, &sums, err);
-    if (st == STATUS_OK)
+        st = labels ? print_scores(model, values, &batch, labels, err) : model_loss(model, values, &batch, &sums, err);
+    if (st == STATUS_OK && !labels)
         printf("%.9g\n", sums.loss / sums.weight);
     batch_free(&batch);
     mem_free(row.tokens);
@@ -71,11 +82,11 @@ static enum status print_loss(struct model *model, const float *values, const st
     return st;
 }
 
-static enum status print_losses(const char *dir, const char *rows_path, struct error *err)
+static enum status print_losses(const char *dir, const char *rows_path, bool scores, struct error *err)
 {
     struct model_config config;
     struct params table = {0};
-    struct model_options options = {false};
+    struct model_options options = {0};
     struct threads *pool = NULL;
     struct model *model = NULL;
     struct json *rows = NULL;
@@ -90,7 +101,7 @@ static enum status print_losses(const char *dir, const char *rows_path, struct e
     if (st == STATUS_OK)
         st = model_create(&config, &table, &options, pool, &model, err);
     for (size_t i = 0; i < json_count(rows) && st == STATUS_OK; i++)
-        st = print_loss(model, values, json_at(rows, i), err);
+        st = print_loss(model, values, json_at(rows, i), scores ? config.labels : 0, err);
     model_free(model);
     if (pool)
         threads_free(pool);
@@ -136,13 +147,13 @@ int main(int argc, char **argv)
         st = new_model(argv[2], argv[3], false, &err);
     else if (argc == 4 && !strcmp(argv[1], "--routed"))
         st = new_model(argv[2], argv[3], true, &err);
-    else if (argc == 4 && !strcmp(argv[1], "--loss"))
-        st = print_losses(argv[2], argv[3], &err);
+    else if (argc == 4 && (!strcmp(argv[1], "--loss") || !strcmp(argv[1], "--scores")))
+        st = print_losses(argv[2], argv[3], !strcmp(argv[1], "--scores"), &err);
     else if (argc == 5)
         st = copy_model(argv[1], argv[2], strcmp(argv[3], "bf16") ? SAFETENSORS_F32 : SAFETENSORS_BF16,
                         strtoll(argv[4], NULL, 10), &err);
     else
-        st = error_set(&err, STATUS_USAGE, "usage: export_folder MODEL OUT f32|bf16 SHARD_BYTES | --loss MODEL ROWS.json | "
+        st = error_set(&err, STATUS_USAGE, "usage: export_folder MODEL OUT f32|bf16 SHARD_BYTES | --loss | --scores MODEL ROWS.json | "
                                          "--scratch | --routed CONFIG.json OUT");
     if (st != STATUS_OK)
         fprintf(stderr, "export_folder: %s\n", err.text);
