@@ -101,6 +101,42 @@ static void load_with_faults(bool persistent, bool strict)
     rows_fixture_reset(&fx);
 }
 
+/* Rows with a class, and their labels. */
+static void labels_with_faults(void **state)
+{
+    (void)state;
+    static const char moods[] = "{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"b\", \"label\": 7}\n{\"text\": \"c\", \"label\": \"x\"}\n";
+    rows_fixture_write(&fx, moods, strlen(moods));
+    fx.spec.classify = true;
+    renew_tokenizer();
+    long live = mem_live(), failures = 0;
+    int successes = 0;
+    for (long n = 0; successes < 20; n++) {
+        struct dataset dataset = {0};
+        struct labels none = {0}, labels = {0};
+        renew_tokenizer();
+        mem_fail_after(n, false);
+        enum status st = dataset_load(&dataset, &fx.spec, &fx.rules, fx.tokenizer, fx.pool, &err);
+        if (st == STATUS_OK)
+            st = dataset_collect_labels(&dataset, &none, &labels, &err);
+        if (st == STATUS_OK)
+            st = dataset_use_labels(&dataset, &labels, &err);
+        mem_fail_after(-1, false);
+        assert_true(st == STATUS_OK || st == STATUS_NOMEM);
+        if (st == STATUS_OK)
+            assert_true(labels.total == 2 && dataset_row(&dataset, 1).class.label == 0);
+        successes = st == STATUS_OK ? successes + 1 : 0;
+        failures += st != STATUS_OK;
+        labels_free(&labels);
+        dataset_free(&dataset);
+        renew_tokenizer();
+        assert_true(mem_live() == live);
+        assert_true(n < 5000);
+    }
+    assert_true(failures > 20);
+    rows_fixture_reset(&fx);
+}
+
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
@@ -112,6 +148,6 @@ static void every_allocation_may_fail(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_may_fail)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(labels_with_faults), cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }

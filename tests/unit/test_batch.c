@@ -48,6 +48,31 @@ static void labels_are_the_next_token(void **state)
     assert_int_equal(mem_live(), 0);
 }
 
+/* A row with a class predicts no token; its last one carries the weight. Rows of text beside it stay as they are. */
+static void classes_stand_at_the_last_token(void **state)
+{
+    (void)state;
+    struct error err;
+    struct batch batch = {0};
+    int32_t tokens[] = {10, 11, 12};
+    uint8_t prompt[] = {SPAN_PROMPT, SPAN_PROMPT, SPAN_PROMPT}, spans[] = {SPAN_PROMPT, SPAN_ANSWER, SPAN_END};
+    struct row classed = {tokens, prompt, 3, 0, 1.5f, {4, 3, 2}}, text = {tokens, spans, 3, 1, 1, {0}};
+    const float all[SPAN_COUNT] = {1, 1, 1, 1};
+    assert_ok(batch_append(&batch, &classed, all, &err), &err);
+    assert_ok(batch_append(&batch, &text, all, &err), &err);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(batch.targets[i], -1);
+        assert_true(batch.weights[i] == (i == 2 ? 1.5f : 0));
+    }
+    assert_int_equal(batch.target_spans[2], SPAN_ANSWER);
+    assert_true(batch_class(&batch, 0).first == 4 && batch_class(&batch, 0).count == 3 && batch_class(&batch, 0).label == 2);
+    assert_int_equal(batch_class(&batch, 1).count, 0);
+    assert_int_equal(batch_count_targets(&batch), 2);
+    assert_int_equal(batch_count_classes(&batch), 1);
+    batch_free(&batch);
+    assert_int_equal(mem_live(), 0);
+}
+
 static void weight_zero_takes_no_loss(void **state)
 {
     (void)state;
@@ -207,7 +232,7 @@ static void spans_have_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(labels_are_the_next_token), cmocka_unit_test(weight_zero_takes_no_loss),
+        cmocka_unit_test(labels_are_the_next_token), cmocka_unit_test(classes_stand_at_the_last_token), cmocka_unit_test(weight_zero_takes_no_loss),
         cmocka_unit_test(memory_may_run_out), cmocka_unit_test(every_row_once_per_epoch),
         cmocka_unit_test(order_does_not_depend_on_workers), cmocka_unit_test(fewer_rows_than_slots_are_refused),
         cmocka_unit_test(spans_have_names)};

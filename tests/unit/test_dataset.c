@@ -425,6 +425,91 @@ static void tokens_outside_the_model_are_refused(void **state)
     dataset_free(&dataset);
 }
 
+static const char moods[] = "{\"text\": \"fine\", \"label\": \"pos\"}\n{\"text\": \"<think>\", \"label\": \"neg\", \"weight\": 2}\n"
+                            "{\"text\": \"so so\", \"label\": \"neu\"}\n{\"text\": \"great\", \"label\": \"pos\"}\n";
+
+static struct row_class class_of(const struct dataset *dataset, int64_t row)
+{
+    return dataset_row(dataset, row).class;
+}
+
+/* Two tasks, one with names in the order given, one with numbers found in its rows, and text between them. */
+static void rows_get_their_places_among_labels(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0}, eval = {0};
+    struct labels given = {0}, labels = {0};
+    fx.spec.classify = true;
+    fx.spec.name = "mood";
+    fx.spec.loss_weight = 0.5;
+    assert_ok(labels_add(&given, "mood", (char *[]){"pos", "neg", "neu"}, 3, true, &err), &err);
+    fx.spec.labels = &given.sets[0];
+    assert_ok(load(&dataset, moods), &err);
+    fx.spec.classify = false;
+    fx.spec.name = "talk";
+    fx.spec.labels = NULL;
+    assert_ok(load(&dataset, two_rows), &err);
+    fx.spec.classify = true;
+    fx.spec.name = "stars";
+    assert_ok(load(&dataset, "{\"text\": \"a\", \"label\": 10}\n{\"text\": \"b\", \"label\": 9}\n{\"text\": \"c\", \"label\": 10}\n"), &err);
+    assert_int_equal(class_of(&dataset, 0).count, 0); /* before the labels are known */
+
+    assert_ok(dataset_collect_labels(&dataset, &given, &labels, &err), &err);
+    assert_ok(dataset_use_labels(&dataset, &labels, &err), &err);
+    assert_true(labels.count == 2 && labels.total == 5 && labels.sets[1].first == 3);
+    assert_string_equal(labels.sets[1].names[0], "9"); /* numbers by value */
+    const struct row_class wanted[] = {{0, 3, 0}, {0, 3, 1}, {0, 3, 2}, {0, 3, 0}, {0, 0, 0}, {0, 0, 0}, {3, 2, 1}, {3, 2, 0}, {3, 2, 1}};
+    for (int i = 0; i < 9; i++) {
+        struct row_class found = class_of(&dataset, i);
+        assert_memory_equal(&found, &wanted[i], sizeof found);
+    }
+    struct row row = dataset_row(&dataset, 1);
+    assert_true(row.weight == 1 && row.n_tokens > 1); /* twice a half */
+    char *text = decode(row.tokens, (size_t)row.n_tokens);
+    assert_non_null(strstr(text, "<think>"));
+    assert_null(strstr(text, "neg")); /* no template round it, and not the answer */
+    free(text);
+    for (int i = 0; i < row.n_tokens; i++)
+        assert_int_equal(row.spans[i], SPAN_PROMPT);
+
+    fx.spec.name = "stars";
+    fx.spec.labels = labels_find(&labels, "stars");
+    assert_refused(load(&eval, "{\"text\": \"a\", \"label\": 10}\n{\"text\": \"b\", \"label\": 11}\n"), STATUS_DATA, &err,
+                   "rows.jsonl:2: 'label' is '11', which is none of the 2 labels of task 'stars': 9, 10");
+    fx.spec.labels = NULL;
+    assert_ok(load(&eval, "{\"text\": \"b\", \"label\": 11}\n"), &err);
+    assert_refused(dataset_use_labels(&eval, &labels, &err), STATUS_DATA, &err, "label '11', which is not among the 2 of task 'stars'");
+    rows_fixture_reset(&fx);
+    labels_free(&given);
+    labels_free(&labels);
+    dataset_free(&dataset);
+    dataset_free(&eval);
+}
+
+static void labels_that_cannot_be_told_apart_are_refused(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0}, eval = {0};
+    struct labels none = {0}, labels = {0};
+    fx.spec.classify = true;
+    assert_refused(load(&dataset, two_rows), STATUS_DATA, &err, "format classification needs the columns text, label");
+    fx.spec.format = "qa-cot";
+    assert_refused(load(&dataset, two_rows), STATUS_USAGE, &err, "task_type seq_cls needs rows with a text and a label");
+    fx.spec.format = NULL;
+    assert_ok(load(&dataset, "{\"text\": \"a\", \"label\": \"x\"}\n"), &err);
+    assert_refused(dataset_collect_labels(&dataset, &none, &labels, &err), STATUS_USAGE, &err, "the task 'set' has 1 label; a classification");
+    assert_ok(labels_add_numbers(&labels, "one", 2, &err), &err);
+    assert_ok(labels_add_numbers(&labels, "two", 2, &err), &err);
+    assert_refused(dataset_use_labels(&dataset, &labels, &err), STATUS_USAGE, &err, "no data set of training has a class for the task 'set'");
+    assert_refused(labels_add(&labels, "t", (char *[]){"a", "b", "a"}, 3, false, &err), STATUS_USAGE, &err, "hold 'a' twice");
+    assert_refused(labels_add(&labels, "t", (char *[]){"a", ""}, 2, false, &err), STATUS_USAGE, &err, "(an empty text)");
+    assert_refused(labels_add_numbers(&labels, "t", 100000, &err), STATUS_USAGE, &err, "more than 65536");
+    rows_fixture_reset(&fx);
+    labels_free(&labels);
+    dataset_free(&dataset);
+    dataset_free(&eval);
+}
+
 static void threads_do_not_matter(void **state)
 {
     (void)state;
@@ -565,6 +650,7 @@ int main(void)
         cmocka_unit_test(bad_rows_can_be_skipped), cmocka_unit_test(files_without_rows_are_refused),
         cmocka_unit_test(masked_rows_are_refused), cmocka_unit_test(weights_multiply),
         cmocka_unit_test(rows_over_the_limit), cmocka_unit_test(tokens_outside_the_model_are_refused),
+        cmocka_unit_test(rows_get_their_places_among_labels), cmocka_unit_test(labels_that_cannot_be_told_apart_are_refused),
         cmocka_unit_test(threads_do_not_matter), cmocka_unit_test(several_sets_share_one_numbering),
         cmocka_unit_test(slots_cover_the_data), cmocka_unit_test(gsm8k_becomes_tokens),
         cmocka_unit_test(truncation_has_names)};

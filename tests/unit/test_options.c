@@ -232,6 +232,30 @@ static void file_then_command_line(void **state)
     options_free(&o);
 }
 
+/* An entry of a list of mappings may hold a list of texts. */
+static void entries_hold_lists(void **state)
+{
+    (void)state;
+    struct text lines = {0};
+    char *overrides[] = {"datasets.0.labels=[\"a, b\", c]", "eval_datasets=[{path: e.jsonl, labels: [x, \"y: z\"], num_labels: 2}]", NULL};
+    assert_ok(parse("task_type: seq_cls\n", overrides), &err);
+    assert_int_equal(o.datasets.items[0].labels.count, 2);
+    assert_string_equal(o.datasets.items[0].labels.items[0], "a, b");
+    assert_string_equal(o.datasets.items[0].task_type, "default");
+    assert_string_equal(o.eval_datasets.items[0].labels.items[1], "y: z");
+    options_format(&o, OPTIONS_ALL, &lines);
+    options_free(&o);
+    assert_ok(options_parse_text(lines.data, lines.size, "lines", 0, NULL, &o, NULL, &err), &err);
+    assert_string_equal(o.datasets.items[0].labels.items[0], "a, b");
+    assert_string_equal(o.eval_datasets.items[0].labels.items[1], "y: z");
+    assert_int_equal(o.eval_datasets.items[0].num_labels, 2);
+    options_free(&o);
+    text_free(&lines);
+    assert_int_equal(parse("eval_datasets: [{path: e.jsonl, labels: [[x]], task_type: regression}]\n", NULL), STATUS_USAGE);
+    assert_non_null(strstr(err.text, "eval_datasets.0.labels: found a list inside the list"));
+    assert_non_null(strstr(err.text, "eval_datasets.0.task_type: found 'regression'"));
+}
+
 static void aliases_leave_a_note(void **state)
 {
     (void)state;
@@ -595,7 +619,7 @@ int main(void)
         cmocka_unit_test(every_key_is_set_and_got), cmocka_unit_test(every_key_refuses_nonsense),
         cmocka_unit_test(every_bound_holds),        cmocka_unit_test(every_alias_reaches_its_key),
         cmocka_unit_test(every_row_is_documented),  cmocka_unit_test(file_then_command_line),
-        cmocka_unit_test(aliases_leave_a_note),     cmocka_unit_test(all_problems_at_once),
+        cmocka_unit_test(entries_hold_lists), cmocka_unit_test(aliases_leave_a_note),     cmocka_unit_test(all_problems_at_once),
         cmocka_unit_test(rules_between_keys),       cmocka_unit_test(broken_files),
         cmocka_unit_test(shipped_files),            cmocka_unit_test(layers_from_a_file),
         cmocka_unit_test(layers_files_refused),     cmocka_unit_test(lines_read_back),
