@@ -46,7 +46,7 @@ static void rows_end(const struct start *s, const struct stage *stage, struct te
 {
     (void)s;
     for (int i = 0; i < stage->run->train.n_parts; i++)
-        if (stage->run->train.parts[i].stats.kept && !stage->run->train.parts[i].stats.tokens[SPAN_END])
+        if (stage->run->train.parts[i].stats.kept && !stage->run->train.parts[i].classify && !stage->run->train.parts[i].stats.tokens[SPAN_END])
             text_printf(out, "datasets: no row of '%s' ends with an end token; a model trained on it would not stop\n",
                         stage->run->train.parts[i].name);
 }
