@@ -68,10 +68,20 @@ static void data_facts(const struct run *run, bool evaluation, struct plan_data 
 enum { ROW_PIECES = 64 };
 
 /* The first row of the training data, cut where its span changes. */
+/* The name of the row's label. */
+static const char *label_of(const struct run *run, const struct row *row)
+{
+    int set = 0;
+    while (run->labels.sets[set].first != row->class.first)
+        set++;
+    return run->labels.sets[set].names[row->class.label];
+}
+
 static enum status show_row(struct report *report, const struct run *run, struct error *err)
 {
     struct row row = dataset_row(&run->train, 0);
-    struct row_piece pieces[ROW_PIECES];
+    struct row_piece pieces[ROW_PIECES + 1];
+    bool classed = row.class.count > 0;
     struct text texts[ROW_PIECES] = {{0}};
     int count = 0;
     enum status st = STATUS_OK;
@@ -80,8 +90,10 @@ static enum status show_row(struct report *report, const struct run *run, struct
             ;
         st = tokenizer_decode(run->tokenizer, row.tokens + at, (size_t)(next - at), false, &texts[count], err);
         pieces[count] = (struct row_piece){span_name(row.spans[at]), texts[count].data ? texts[count].data : "", texts[count].size,
-                                           next - at, row.weight * run->span_weights[row.spans[at]]};
+                                           next - at, classed ? 0 : row.weight * run->span_weights[row.spans[at]]};
     }
+    if (st == STATUS_OK && classed)
+        pieces[count++] = (struct row_piece){"label", label_of(run, &row), strlen(label_of(run, &row)), 1, row.weight};
     if (st == STATUS_OK)
         report_row(report, run->train.parts[0].name, pieces, count);
     for (int i = 0; i < ROW_PIECES; i++)

@@ -112,7 +112,7 @@ static void wrong_usage_is_told(void **state)
     assert_int_equal(run("--rows", rows, "--out", out, "--min_count", "0", NULL), 2);
     assert_int_equal(run("--rows", rows, "--out", out, "--threads", "0", NULL), 2);
     assert_int_equal(run("--rows", rows, "--out", out, "--format", "csv", NULL), 2);
-    expect_in(errors, "unknown row format 'csv'; known are auto, messages, sharegpt, qa-cot, medical-o1, gsm8k, prompt-completion, alpaca, text");
+    expect_in(errors, "unknown row format 'csv'; known are auto, messages, sharegpt, qa-cot, medical-o1, gsm8k, prompt-completion, alpaca, classification, text");
     assert_int_equal(run("--rows", rows, "--out", out, "--sise", "300", NULL), 2);
     expect_in(errors, "unknown option '--sise'");
     assert_int_equal(run("--out", out, "--rows", NULL), 2);

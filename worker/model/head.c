@@ -81,7 +81,7 @@ static void count_tile(const struct pass *p, const struct batch *batch, int64_t 
 static void count_classes(const struct pass *p, const struct scorer *scorer, int64_t first, int64_t n)
 {
     const struct workspace *w = p->workspace;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; p->counters && i < n; i++) {
         const struct column_range *range = &scorer->ranges[first - scorer->first + i];
         const float *x = w->tile_logits + i * scorer->columns + range->first;
         int best = 0;
