@@ -6,7 +6,6 @@
 
 #include "common/memory.h"
 #include "launch/estimate.h"
-#include "launch/run_labels.h"
 #include "launch/sift.h"
 #include "launch/trained.h"
 
@@ -133,7 +132,6 @@ enum status check_put(struct start *start, int ranks, struct text *out, struct e
     text_printf(out, "model: %" PRId64 " parameters, of which %" PRId64 " are trained\n", run->table.trained + run->table.frozen,
                 run->table.trained);
     trained_put(&run->table, out);
-    run_labels_notes(run, out);
     for (int stage = 0; stage < run->n_stages; stage++)
         TRY(put_stage(start, stage, ranks > 1 ? ranks - 1 : 1, out, err));
     TRY(put_memory(start, out, err));
