@@ -138,26 +138,30 @@ static enum status write_all(int fd, const char *path, const char *data, size_t 
     return STATUS_OK;
 }
 
+enum status file_replace_pieces(const char *path, const char *temporary, const struct file_piece *pieces, int count,
+                                struct error *err)
+{
+    enum status st = STATUS_OK;
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        st = error_set(err, STATUS_IO, "cannot create '%s': %s", temporary, strerror(errno));
+    for (int i = 0; i < count && st == STATUS_OK; i++)
+        st = write_all(fd, temporary, pieces[i].data, pieces[i].size, err);
+    if (fd >= 0 && close(fd) && st == STATUS_OK)
+        st = error_set(err, STATUS_IO, "cannot close '%s': %s", temporary, strerror(errno));
+    if (st == STATUS_OK)
+        st = file_publish(temporary, path, err);
+    if (st != STATUS_OK && fd >= 0)
+        unlink(temporary);
+    return st;
+}
+
 enum status file_replace(const char *path, const void *data, size_t size, struct error *err)
 {
     struct text temporary = {0};
     text_printf(&temporary, "%s.tmp", path);
-    if (temporary.failed) {
-        text_free(&temporary);
-        FAIL(err, STATUS_NOMEM, "no memory for the name of '%s'", path);
-    }
-    enum status st = STATUS_OK;
-    int fd = open(temporary.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
-        st = error_set(err, STATUS_IO, "cannot create '%s': %s", temporary.data, strerror(errno));
-    if (st == STATUS_OK)
-        st = write_all(fd, temporary.data, data, size, err);
-    if (fd >= 0 && close(fd) && st == STATUS_OK)
-        st = error_set(err, STATUS_IO, "cannot close '%s': %s", temporary.data, strerror(errno));
-    if (st == STATUS_OK)
-        st = file_publish(temporary.data, path, err);
-    if (st != STATUS_OK && fd >= 0)
-        unlink(temporary.data);
+    enum status st = temporary.failed ? error_set(err, STATUS_NOMEM, "no memory for the name of '%s'", path)
+                                      : file_replace_pieces(path, temporary.data, &(struct file_piece){data, size}, 1, err);
     text_free(&temporary);
     return st;
 }

@@ -23,6 +23,13 @@ enum status file_read(const char *path, char **out, size_t *size, struct error *
 
 /* Writes path.tmp, fsyncs it, renames it over path and fsyncs the folder. */
 enum status file_replace(const char *path, const void *data, size_t size, struct error *err);
+/* The same for pieces laid end to end, written to `temporary` first, which must lie in the same folder and be nobody else's. */
+struct file_piece {
+    const void *data;
+    size_t size;
+};
+enum status file_replace_pieces(const char *path, const char *temporary, const struct file_piece *pieces, int count,
+                                struct error *err);
 /* The second half of the above for a file that was written by other means: fsync, rename, fsync folder. */
 enum status file_publish(const char *temporary, const char *path, struct error *err);
 /* Lets the system drop its cached pages of a flushed file that nobody is about to read. Advice: it cannot fail. */

@@ -146,6 +146,9 @@ enum options_lines {
 };
 /* Appends lines "key: value" that options_parse_text reads back to the same options (OPTIONS_ALL, OPTIONS_GIVEN). */
 void options_format(const struct options *options, enum options_lines which, struct text *out);
+/* Appends what may shape the rows of a data set: all keys of the file and of the set's entry but those that are known not to.
+ * A new key counts until it is listed there, so that rows kept from an earlier run cannot miss it. */
+void options_format_rows(const struct options *options, const struct dataset_options *set, struct text *out);
 /* Compares with what options_format(OPTIONS_ALL) wrote for an earlier part of the run. STATUS_USAGE lists keys that may not
  * change with both values; changed keys that may go to `notes` (may be NULL). */
 enum status options_check_resume(const struct options *options, const char *saved, size_t saved_size, struct text *notes,

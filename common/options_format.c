@@ -32,6 +32,43 @@ void options_format(const struct options *options, enum options_lines which, str
     }
 }
 
+/* Groups and keys without a say in how a row becomes tokens. The model's and the tokenizer's folders are names; what is
+ * in them has to be looked at where it counts. */
+static bool shapes_rows(const struct option_row *row)
+{
+    static const enum option_group others[] = {OPTION_GROUP_OPTIM, OPTION_GROUP_EVAL, OPTION_GROUP_LOG,      OPTION_GROUP_LOAR,
+                                               OPTION_GROUP_LAYER, OPTION_GROUP_TASK, OPTION_GROUP_GENERATE, OPTION_GROUP_MACHINE};
+    static const char *const keys[] = {"model_name_or_path", "model_config", "tokenizer_name_or_path", "finetuning_type", "output_dir",
+                                       "overwrite_output_dir", "run_name", "seed", "data_seed", "datasets", "eval_datasets",
+                                       "shuffle_dataset", "mix_strategy", "dataset_exact_deduplication", "val_size",
+                                       "dataset_cache_dir", "overwrite_cache", "name", "task", "weight", NULL};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (row->group == others[i])
+            return false;
+    for (size_t i = 0; keys[i]; i++)
+        if (!strcmp(row->name, keys[i]))
+            return false;
+    return true;
+}
+
+static void put_shaping(const struct option_row *rows, size_t count, const void *of, struct text *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!shapes_rows(&rows[i]))
+            continue;
+        text_printf(out, "%s: ", rows[i].name);
+        option_value_put(&rows[i], (const char *)of + rows[i].offset, out);
+        text_puts(out, "\n");
+    }
+}
+
+void options_format_rows(const struct options *options, const struct dataset_options *set, struct text *out)
+{
+    const struct option_entries *entries = option_entries(OPTION_KIND_DATASETS);
+    put_shaping(option_rows, OPTION_COUNT, options, out);
+    put_shaping(entries->rows, entries->count, set, out);
+}
+
 /* What is compared between the parts of a run. */
 struct comparison {
     struct option_reader reader; /* collects keys that may not change */

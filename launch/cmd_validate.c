@@ -16,7 +16,7 @@ static const char usage[] =
     "Reads a run file and overrides as `worker` does and lists all problems of the options. Where there are none,\n"
     "loads model, tokenizer and rows with the run's own code, lists what is wrong with any data set, and says what they\n"
     "hold: lengths, tokens, repeated rows, steps, memory, and what is allowed but probably not meant. Writes nothing but\n"
-    "dataset_cache_dir.\n"
+    "its dataset_cache_dir.\n"
     "\n"
     "  --ranks N       as `mpirun -n N worker` would start it; default: one process\n"
     "  --probe         also take three optimizer steps here, among them the one with the longest micro-batch of the first\n"

@@ -13,6 +13,7 @@
 #include "launch/trained.h"
 #include "launch/sift.h"
 #include "launch/run_labels.h"
+#include "worker/data/cache.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -127,25 +128,36 @@ static const struct label_set *labels_for(const struct run *run, const struct la
     return set || !run_classifies(run->options, entry) ? set : labels_find_or_only(&run->labels, entry->task);
 }
 
+static enum status load_set(struct run *run, const struct dataset_options *o, const struct dataset_rules *rules, int64_t limit,
+                            const struct labels *given, struct dataset *out, struct error *err)
+{
+    struct dataset_spec spec = {.name = o->name, .path = o->path, .format = o->format, .task = o->task,
+                                .loss_weight = o->loss_weight, .weight = o->weight, .max_samples = o->max_samples,
+                                .columns = columns_of(o), .table = {.header = o->header},
+                                .classify = run_classifies(run->options, o), .labels = labels_for(run, given, o)};
+    struct dataset_cache cache = {.folder = run->options->dataset_cache_dir, .renew = run->options->overwrite_cache};
+    struct text key = {0};
+    bool known;
+    TRY(table_rules_set(&spec.table, "quoting", o->quoting, &known, err));
+    if (limit > 0 && (spec.max_samples < 0 || spec.max_samples > limit))
+        spec.max_samples = limit;
+    bool cached = cache.folder && !spec.classify; /* classes are numbered as they are read */
+    enum status st = cached ? sift_cache_key(run, o, &key, err) : STATUS_OK;
+    cache.key = key.data;
+    spec.cache = cached ? &cache : NULL;
+    if (st == STATUS_OK)
+        st = dataset_load(out, &spec, rules, run->tokenizer, run->pool, err);
+    text_free(&key);
+    return st;
+}
+
 /* Goes on after a set with bad rows, so that all are told of. */
 static enum status load_sets(struct run *run, const struct dataset_list *list, int64_t limit, const struct labels *given,
                              struct dataset *out, struct failures *failures, struct error *err)
 {
     struct dataset_rules rules = rules_of(run);
-    for (size_t i = 0; i < list->count; i++) {
-        const struct dataset_options *o = &list->items[i];
-        struct dataset_spec spec = {.name = o->name, .path = o->path, .format = o->format, .task = o->task,
-                                    .loss_weight = o->loss_weight, .weight = o->weight, .max_samples = o->max_samples,
-                                    .columns = columns_of(o), .table = {.header = o->header},
-                                    .classify = run_classifies(run->options, o)};
-        spec.labels = labels_for(run, given, o);
-        bool known;
-        TRY(table_rules_set(&spec.table, "quoting", o->quoting, &known, err));
-        if (limit > 0 && (spec.max_samples < 0 || spec.max_samples > limit))
-            spec.max_samples = limit;
-        enum status st = dataset_load(out, &spec, &rules, run->tokenizer, run->pool, err);
-        TRY(failures_take(failures, st, err));
-    }
+    for (size_t i = 0; i < list->count; i++)
+        TRY(failures_take(failures, load_set(run, &list->items[i], &rules, limit, given, out, err), err));
     return STATUS_OK;
 }
 

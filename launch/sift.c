@@ -1,9 +1,29 @@
 #include "launch/sift.h"
 
+#include "common/checksum.h"
+#include "common/files.h"
 #include "common/memory.h"
 #include "worker/data/duplicates.h"
 #include "worker/data/holdout.h"
 #include "worker/data/select.h"
+
+enum status sift_cache_key(const struct run *run, const struct dataset_options *set, struct text *out, struct error *err)
+{
+    const char *template = run->options->chat_template;
+    options_format_rows(run->options, set, out);
+    text_printf(out, "vocabulary: %lld\n", (long long)run->config.vocab);
+    if (template && file_exists(template)) {
+        char *text;
+        size_t size;
+        TRY(file_read(template, &text, &size, err));
+        text_printf(out, "template: %zu bytes\n", size);
+        text_append(out, text, size);
+        mem_free(text);
+    }
+    if (out->failed)
+        FAIL(err, STATUS_NOMEM, "no memory for what shapes the rows of '%s'", set->path);
+    return STATUS_OK;
+}
 
 static enum status drop_repeated(struct run *run, bool *marked, struct error *err)
 {
@@ -77,6 +97,13 @@ static void put_duplicates(const struct duplicates *found, const struct dataset 
     text_puts(notes, "\n");
 }
 
+static void put_cache_notes(const struct dataset *dataset, struct text *notes)
+{
+    for (int i = 0; i < dataset->n_parts; i++)
+        if (dataset->parts[i].note)
+            text_printf(notes, "data set '%s': %s\n", dataset->parts[i].name, dataset->parts[i].note);
+}
+
 static void put_shares(const struct run *run, struct text *notes)
 {
     const struct order *order = &run->order;
@@ -92,6 +119,8 @@ static void put_shares(const struct run *run, struct text *notes)
 enum status sift_notes(const struct run *run, struct text *notes, struct error *err)
 {
     struct duplicates found;
+    put_cache_notes(&run->train, notes);
+    put_cache_notes(&run->eval, notes);
     TRY(duplicates_within(&run->train, NULL, &found, err));
     put_duplicates(&found, &run->train, &run->train, "the training data repeat an earlier one", notes);
     if (found.rows)

@@ -6,6 +6,9 @@
 
 #include "launch/run.h"
 
+/* What a data set's rows are kept by in dataset_cache_dir, as text: the options that shape them, the vocabulary, the chat
+ * template's file where it is one. */
+enum status sift_cache_key(const struct run *run, const struct dataset_options *set, struct text *out, struct error *err);
 /* dataset_exact_deduplication and val_size. Held-out rows become evaluation rows, one set per training set. */
 enum status sift_rows(struct run *run, struct error *err);
 /* The order of the training rows over steps and slots, as shuffle_dataset and mix_strategy say. */

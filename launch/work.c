@@ -75,6 +75,7 @@ int work(struct transport *transport, int ranks_on_node)
     enum status st = worker_join(transport, SERVER, 0, JOIN_TIMEOUT_MS, &welcome, &err);
     if (st == STATUS_OK) {
         st = options_parse_text(welcome.config, welcome.config_size, "the server's options", 0, NULL, &options, NULL, &err);
+        options.overwrite_cache = false; /* the server has just seen to it */
         if (st != STATUS_OK)
             worker_fail(transport, SERVER, st, &err);
         else

@@ -613,6 +613,41 @@ static int end(void **state)
     return mem_live() != 0;
 }
 
+/* What rows are kept by: every key counts but those that cannot change a token. */
+static void rows_are_shaped_by_all_keys_but_some(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *value;
+        bool shapes;
+    } cases[] = {
+        {"max_length", "77", true}, {"truncation", "drop", true}, {"chat_template", "deepseek-r1", true},
+        {"cot_prompt", "think", true}, {"answer_prefix", "=", true}, {"thought_loss_weight", "2", true},
+        {"completion_only_loss", "false", true}, {"strict", "false", true}, {"max_bad_rows", "3", true},
+        {"keep_calculator_marks", "true", true}, {"datasets.0.format", "gsm8k", true}, {"datasets.0.loss_weight", "2", true},
+        {"datasets.0.question_column", "q", true}, {"datasets.0.quoting", "none", true}, {"datasets.0.header", "a,b", true},
+        {"datasets.0.path", "other", true}, {"datasets.0.max_samples", "4", true},
+        {"seed", "7", false}, {"learning_rate", "1", false}, {"output_dir", "x", false}, {"datasets.0.weight", "3", false},
+        {"datasets.0.task", "t", false}, {"shuffle_dataset", "false", false}, {"mix_strategy", "interleave_over", false},
+        {"val_size", "0.5", false}, {"dataset_cache_dir", "x", false}, {"overwrite_cache", "true", false},
+        {"max_new_tokens", "5", false}, {"ps.slots", "3", false}, {"loar.budget", "0.25", false}, {"logging_steps", "3", false},
+        {"eval_steps", "3", false}, {"per_device_train_batch_size", "3", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static const char file[] = "model_name_or_path: m\ndatasets: [{path: p}]\n";
+        struct text before = {0}, after = {0};
+        assert_ok(options_parse_text(file, sizeof file - 1, "file", 0, NULL, &o, NULL, &err), &err);
+        options_format_rows(&o, &o.datasets.items[0], &before);
+        assert_ok(options_set(&o, cases[i].key, cases[i].value, &err), &err);
+        options_format_rows(&o, &o.datasets.items[0], &after);
+        if ((strcmp(before.data, after.data) != 0) != cases[i].shapes)
+            fail_msg("%s %s", cases[i].key, cases[i].shapes ? "does not count" : "counts");
+        text_free(&before);
+        text_free(&after);
+        options_free(&o);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -624,6 +659,7 @@ int main(void)
         cmocka_unit_test(shipped_files),            cmocka_unit_test(layers_from_a_file),
         cmocka_unit_test(layers_files_refused),     cmocka_unit_test(lines_read_back),
         cmocka_unit_test(resume_keeps_what_it_must),
+        cmocka_unit_test(rows_are_shaped_by_all_keys_but_some),
         cmocka_unit_test(short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, end);

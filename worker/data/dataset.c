@@ -1,10 +1,12 @@
 #include "worker/data/dataset.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "common/memory.h"
 #include "common/text.h"
 #include "worker/data/block.h"
+#include "worker/data/cache.h"
 #include "worker/data/seen_names.h"
 
 enum { ROUND_BLOCKS = 64 }; /* read side by side before their rows are put together */
@@ -26,6 +28,41 @@ static void problems_print(const struct problems *problems, struct text *out)
         text_printf(out, "%s  %s", i ? "\n" : "", problems->lines[i]);
 }
 
+const struct dataset_array dataset_arrays[DATASET_ARRAYS] = {
+    {offsetof(struct dataset, tokens), sizeof(int32_t), true},
+    {offsetof(struct dataset, spans), sizeof(uint8_t), true},
+    {offsetof(struct dataset, weights), sizeof(float), false},
+    {offsetof(struct dataset, lines), sizeof(int64_t), false},
+    {offsetof(struct dataset, labels), sizeof(int32_t), false},
+};
+
+/* Pointers of any type are read and written as bytes. */
+static char *array_of(const struct dataset *dataset, int array)
+{
+    char *block;
+    memcpy(&block, (const char *)dataset + dataset_arrays[array].offset, sizeof block);
+    return block;
+}
+
+void *dataset_place(const struct dataset *dataset, int array, int64_t row)
+{
+    const struct dataset_array *a = &dataset_arrays[array];
+    return array_of(dataset, array) + (size_t)(a->per_token ? dataset->starts[row] : row) * a->size;
+}
+
+static bool grow(struct dataset *dataset, bool per_token, size_t count)
+{
+    for (int i = 0; i < DATASET_ARRAYS; i++) {
+        if (dataset_arrays[i].per_token != per_token)
+            continue;
+        char *block = mem_realloc(array_of(dataset, i), count, dataset_arrays[i].size);
+        if (!block)
+            return false;
+        memcpy((char *)dataset + dataset_arrays[i].offset, &block, sizeof block);
+    }
+    return true;
+}
+
 enum status dataset_reserve(struct dataset *dataset, int64_t rows, int64_t tokens, struct error *err)
 {
     if (rows > dataset->row_capacity) {
@@ -36,27 +73,14 @@ enum status dataset_reserve(struct dataset *dataset, int64_t rows, int64_t token
                 starts[0] = 0;
             dataset->starts = starts;
         }
-        float *weights = starts ? mem_realloc(dataset->weights, n, sizeof *weights) : NULL;
-        if (weights)
-            dataset->weights = weights;
-        int64_t *lines = weights ? mem_realloc(dataset->lines, n, sizeof *lines) : NULL;
-        if (lines)
-            dataset->lines = lines;
-        int32_t *labels = lines ? mem_realloc(dataset->labels, n, sizeof *labels) : NULL;
-        if (!labels)
+        if (!starts || !grow(dataset, false, n))
             FAIL(err, STATUS_NOMEM, "no memory for %lld rows", (long long)rows);
-        dataset->labels = labels;
         dataset->row_capacity = (int64_t)n;
     }
     if (tokens > dataset->token_capacity) {
         size_t n = (size_t)(tokens + tokens / 4);
-        int32_t *grown = mem_realloc(dataset->tokens, n, sizeof *grown);
-        if (grown)
-            dataset->tokens = grown;
-        uint8_t *spans = grown ? mem_realloc(dataset->spans, n, sizeof *spans) : NULL;
-        if (!spans)
+        if (!grow(dataset, true, n))
             FAIL(err, STATUS_NOMEM, "no memory for the data set: %lld tokens", (long long)tokens);
-        dataset->spans = spans;
         dataset->token_capacity = (int64_t)n;
     }
     return STATUS_OK;
@@ -91,6 +115,7 @@ static enum status take_block(struct dataset *dataset, int64_t *rows, struct blo
     memcpy(dataset->tokens + first, block->tokens, block->n_tokens * sizeof *block->tokens);
     memcpy(dataset->spans + first, block->spans, block->n_tokens);
     for (int i = 0; i < block->rows; i++, (*rows)++) {
+        dataset->labels[*rows] = 0;
         if (block->labels[i])
             TRY(seen_names_add(seen, block->labels[i], &dataset->labels[*rows], err));
         dataset->weights[*rows] = block->weights[i];
@@ -280,45 +305,47 @@ enum status dataset_name_tasks(struct dataset *dataset, char *const *tasks, int 
     return STATUS_OK;
 }
 
-/* Makes the new rows part of the data set: all memory is found before anything is changed. */
-static enum status add_part(struct dataset *dataset, const struct block_source *l, struct outcome *o, struct error *err)
+/* Makes the new rows part of the data set: all memory is found before anything is changed. Takes the texts over when it
+ * succeeds. */
+static enum status add_part(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_found *found, struct error *err)
 {
     struct dataset_part *parts = mem_realloc(dataset->parts, (size_t)dataset->n_parts + 1, sizeof *parts);
     if (!parts)
-        FAIL(err, STATUS_NOMEM, "no memory for the data set '%s'", l->spec->name);
+        FAIL(err, STATUS_NOMEM, "no memory for the data set '%s'", spec->name);
     dataset->parts = parts;
-    struct dataset_part part = {.format = row_format_name(l->format), .first_row = dataset->rows, .stats = o->stats, .share = l->spec->weight};
-    part.stats.read = l->count;
-    part.classify = l->spec->classify;
-    struct text problems = {0};
-    problems_print(&o->problems, &problems);
-    part.problems = problems.data;
-    part.name = mem_strdup(l->spec->name);
-    part.path = mem_strdup(l->spec->path);
+    struct dataset_part part = {.format = found->format, .first_row = dataset->rows, .stats = found->stats, .share = spec->weight,
+                                .problems = found->problems, .note = found->note, .name = mem_strdup(spec->name),
+                                .path = mem_strdup(spec->path), .classify = spec->classify,
+                                .label_names = found->label_names, .n_label_names = found->n_label_names};
     enum status st = STATUS_OK;
-    if (problems.failed || !part.name || !part.path)
-        st = error_set(err, STATUS_NOMEM, "no memory for the data set '%s'", l->spec->name);
+    if (!part.name || !part.path)
+        st = error_set(err, STATUS_NOMEM, "no memory for the data set '%s'", spec->name);
     if (st == STATUS_OK)
-        st = task_index(dataset, l->spec->task && *l->spec->task ? l->spec->task : l->spec->name, &part.task, err);
+        st = task_index(dataset, spec->task && *spec->task ? spec->task : spec->name, &part.task, err);
     if (st != STATUS_OK) {
         mem_free(part.name);
         mem_free(part.path);
-        mem_free(part.problems);
         return st;
     }
-    part.label_names = o->labels.names;
-    part.n_label_names = o->labels.count;
-    o->labels.names = NULL;
     dataset->parts[dataset->n_parts++] = part;
-    dataset->rows = o->rows;
+    dataset->rows = found->rows;
     return STATUS_OK;
 }
 
-static enum status load_named(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_rules *rules,
-                              const struct tokenizer *tokenizer, struct threads *pool, struct error *err)
+static void free_names(char **names, int count)
+{
+    for (int i = 0; i < count; i++)
+        mem_free(names[i]);
+    mem_free(names);
+}
+
+/* From the file of rows. */
+static enum status read_file(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_rules *rules,
+                             const struct tokenizer *tokenizer, struct threads *pool, struct dataset_found *found, struct error *err)
 {
     struct block_source source = {.spec = spec, .rules = rules, .tokenizer = tokenizer};
     struct outcome outcome = {.rows = dataset->rows};
+    struct text problems = {0};
     enum status st;
     TRY_OR(done, st, records_open(spec->path, &spec->table, &source.reader, err));
     TRY_OR(done, st, find_records(&source, err));
@@ -326,14 +353,64 @@ static enum status load_named(struct dataset *dataset, const struct dataset_spec
     TRY_OR(done, st, check_classify(&source, err));
     TRY_OR(done, st, read_all(dataset, &source, pool, &outcome, err));
     TRY_OR(done, st, judge(&source, &outcome, err));
-    st = add_part(dataset, &source, &outcome, err);
+    problems_print(&outcome.problems, &problems);
+    if (problems.failed) {
+        st = error_set(err, STATUS_NOMEM, "no memory for the data set '%s'", spec->name);
+        text_free(&problems);
+        goto done;
+    }
+    outcome.stats.read = source.count;
+    found->rows = outcome.rows;
+    found->stats = outcome.stats;
+    found->format = row_format_name(source.format);
+    found->problems = problems.data;
+    found->label_names = outcome.labels.names;
+    found->n_label_names = outcome.labels.count;
+    outcome.labels.names = NULL;
 done:
-    if (st != STATUS_OK && st != STATUS_DATA)
-        error_prefix(err, "data set '%s'", spec->name);
     problems_clear(&outcome.problems);
     seen_names_free(&outcome.labels);
     mem_free(source.records);
     records_close(&source.reader);
+    return st;
+}
+
+/* Keeps what was read, unless the file changed while it was. */
+static enum status keep_in_cache(const struct cache_entry *entry, const struct dataset *dataset, const struct dataset_spec *spec,
+                                 const struct tokenizer *tokenizer, struct dataset_found *found, struct error *err)
+{
+    struct cache_entry now;
+    TRY(cache_find(spec, tokenizer, &now, err));
+    bool same = now.path && !strcmp(now.key, entry->key);
+    cache_entry_free(&now);
+    return same ? cache_write(entry, dataset, found, err) : STATUS_OK;
+}
+
+static enum status load_named(struct dataset *dataset, const struct dataset_spec *spec, const struct dataset_rules *rules,
+                              const struct tokenizer *tokenizer, struct threads *pool, struct error *err)
+{
+    struct dataset_found found = {0};
+    struct cache_entry entry = {0};
+    bool cached = false;
+    enum status st = STATUS_OK;
+    if (spec->cache)
+        st = cache_find(spec, tokenizer, &entry, err);
+    if (st == STATUS_OK && entry.path)
+        st = cache_read(&entry, dataset, &found, &cached, err);
+    if (st == STATUS_OK && !cached)
+        st = read_file(dataset, spec, rules, tokenizer, pool, &found, err);
+    if (st == STATUS_OK && !cached && entry.path)
+        st = keep_in_cache(&entry, dataset, spec, tokenizer, &found, err);
+    if (st == STATUS_OK)
+        st = add_part(dataset, spec, &found, err);
+    if (st != STATUS_OK) {
+        mem_free(found.problems);
+        mem_free(found.note);
+        free_names(found.label_names, found.n_label_names);
+    }
+    cache_entry_free(&entry);
+    if (st != STATUS_OK && st != STATUS_DATA)
+        error_prefix(err, "data set '%s'", spec->name);
     return st;
 }
 
@@ -361,20 +438,16 @@ void dataset_free(struct dataset *dataset)
         mem_free(dataset->parts[i].name);
         mem_free(dataset->parts[i].path);
         mem_free(dataset->parts[i].problems);
-        for (int j = 0; j < dataset->parts[i].n_label_names; j++)
-            mem_free(dataset->parts[i].label_names[j]);
-        mem_free(dataset->parts[i].label_names);
+        free_names(dataset->parts[i].label_names, dataset->parts[i].n_label_names);
+        mem_free(dataset->parts[i].note);
     }
     for (int i = 0; i < dataset->n_tasks; i++)
         mem_free(dataset->tasks[i]);
     mem_free(dataset->parts);
     mem_free(dataset->tasks);
     mem_free(dataset->starts);
-    mem_free(dataset->tokens);
-    mem_free(dataset->spans);
-    mem_free(dataset->weights);
-    mem_free(dataset->lines);
-    mem_free(dataset->labels);
+    for (int i = 0; i < DATASET_ARRAYS; i++)
+        mem_free(array_of(dataset, i));
     *dataset = (struct dataset){0};
 }
 

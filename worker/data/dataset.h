@@ -17,6 +17,7 @@
 
 struct tokenizer;
 struct chat_template;
+struct dataset_cache;
 
 /* One file of rows. */
 struct dataset_spec {
@@ -31,6 +32,7 @@ struct dataset_spec {
     int64_t max_samples; /* only the first ones of the file; < 0: all */
     bool classify;       /* rows have a class (format classification) instead of an answer to be written */
     const struct label_set *labels; /* those that rows of format classification may have; NULL: any */
+    const struct dataset_cache *cache; /* where its rows may lie as tokens (cache.h); NULL: nowhere */
 };
 
 /* What to do with a row of more than max_length tokens: refuse the data set, leave the row out, or shorten its
@@ -74,6 +76,7 @@ struct dataset_part {
     char *name, *path;
     const char *format; /* the one that was used */
     char *problems;     /* first messages about skipped or left-out rows, one a line; NULL if none */
+    char *note;         /* what a person should know about its cache; NULL if nothing */
     int task;           /* index in tasks */
     double share;       /* weight of its spec */
     int64_t first_row;  /* its rows are [first_row, first_row + stats.kept) */
@@ -98,6 +101,17 @@ struct dataset {
     int n_tasks;
     int64_t row_capacity, token_capacity;
 };
+
+/* The arrays of struct dataset that hold something for each row or token, besides starts. They grow, move and are kept in
+ * files by this list alone: whoever adds one to the struct adds it to the list. */
+struct dataset_array {
+    size_t offset, size; /* of the pointer in struct dataset; bytes of an element */
+    bool per_token;      /* else per row */
+};
+enum { DATASET_ARRAYS = 5 };
+extern const struct dataset_array dataset_arrays[DATASET_ARRAYS];
+/* The array's place of a row, or of its first token. */
+void *dataset_place(const struct dataset *dataset, int array, int64_t row);
 
 /* Makes the names in tasks[0..count) the first ones of an empty data set, so that two data sets (training,
  * evaluation) number their tasks alike. */

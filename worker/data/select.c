@@ -4,17 +4,15 @@
 
 #include "common/memory.h"
 
-/* Copies all that belongs to one row; the only place that lists the arrays of a row. `to` has room, its rows so far end
- * at place `at`. From may be the same data set, further behind. */
+/* Copies all that belongs to one row. `to` has room, its rows so far end at place `at`. `from` may be the same data set,
+ * further behind. */
 static void copy_row(struct dataset *to, int64_t at, const struct dataset *from, int64_t row)
 {
-    int64_t begin = from->starts[row], count = from->starts[row + 1] - begin, place = to->starts[at];
-    memmove(to->tokens + place, from->tokens + begin, (size_t)count * sizeof *to->tokens);
-    memmove(to->spans + place, from->spans + begin, (size_t)count);
-    to->weights[at] = from->weights[row];
-    to->lines[at] = from->lines[row];
-    to->labels[at] = from->labels[row];
-    to->starts[at + 1] = place + count;
+    int64_t tokens = from->starts[row + 1] - from->starts[row];
+    for (int i = 0; i < DATASET_ARRAYS; i++)
+        memmove(dataset_place(to, i, at), dataset_place(from, i, row),
+                (size_t)(dataset_arrays[i].per_token ? tokens : 1) * dataset_arrays[i].size);
+    to->starts[at + 1] = to->starts[at] + tokens;
 }
 
 /* Counts anew what can be counted in the rows of a part. */

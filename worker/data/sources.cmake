@@ -1,4 +1,4 @@
-list(APPEND WORKER_SOURCES data/batch.c data/order.c data/mixture.c data/duplicates.c data/holdout.c data/select.c
+list(APPEND WORKER_SOURCES data/batch.c data/order.c data/mixture.c data/duplicates.c data/holdout.c data/select.c data/cache.c
   data/bytes.c data/jsonl.c data/table.c data/records.c data/reading.c data/reading_columns.c
   data/reading_turns.c data/rows.c data/block.c data/dataset.c data/dataset_labels.c data/labels.c data/seen_names.c data/join.c
   data/demo/demo.c data/demo/tasks.c data/demo/tokenizer_files.c)

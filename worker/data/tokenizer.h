@@ -30,6 +30,8 @@ enum status tokenizer_load(const char *path, struct tokenizer **out, struct erro
 enum status tokenizer_load_text(const char *json, size_t size, const char *config_json, size_t config_size,
                                 const char *where, struct tokenizer **out, struct error *err);
 void tokenizer_free(struct tokenizer *tokenizer); /* NULL is allowed */
+/* Digest of the texts it was made of: tokenizers with the same one make the same ids. */
+const char *tokenizer_digest(const struct tokenizer *tokenizer);
 
 /* How text becomes ids:
  *   TOKENIZE_ADDED     added tokens are matched inside the text exactly as Hugging Face does: <think> in the text becomes

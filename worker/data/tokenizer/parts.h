@@ -4,6 +4,7 @@
 #ifndef WORKER_DATA_TOKENIZER_PARTS_H
 #define WORKER_DATA_TOKENIZER_PARTS_H
 
+#include "common/checksum.h"
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/status.h"
@@ -189,6 +190,7 @@ struct tokenizer {
     struct token_name *tokens;       /* [size] */
     int32_t size, bos, eos;
     struct encoders *encoders;
+    char digest[DIGEST_HEX_SIZE]; /* of the texts it was made of */
 };
 /* Makes and frees the list of encoders. */
 enum status encoders_open(struct tokenizer *tokenizer, struct error *err);

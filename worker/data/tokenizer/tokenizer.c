@@ -191,6 +191,21 @@ static enum status build(struct tokenizer *t, const struct json *root, const str
     return encoders_open(t, err);
 }
 
+static enum status set_digest(struct tokenizer *t, const char *json, size_t size, const char *config, size_t config_size,
+                              const char *where, struct error *err)
+{
+    struct digest *digest = digest_new();
+    uint64_t sizes[] = {size, config ? config_size : UINT64_MAX};
+    if (!digest)
+        FAIL(err, STATUS_NOMEM, "%s: no memory", where);
+    digest_add(digest, sizes, sizeof sizes);
+    digest_add(digest, json, size);
+    if (config)
+        digest_add(digest, config, config_size);
+    digest_finish(digest, t->digest);
+    return STATUS_OK;
+}
+
 enum status tokenizer_load_text(const char *json, size_t size, const char *config_json, size_t config_size,
                                 const char *where, struct tokenizer **out, struct error *err)
 {
@@ -201,6 +216,8 @@ enum status tokenizer_load_text(const char *json, size_t size, const char *confi
         st = json_parse(config_json, config_size, "tokenizer_config.json", &config, err);
     if (st == STATUS_OK)
         st = build(t, root, config, where, err);
+    if (st == STATUS_OK)
+        st = set_digest(t, json, size, config_json, config_size, where, err);
     json_free(root);
     json_free(config);
     if (st != STATUS_OK) {
@@ -254,6 +271,11 @@ void tokenizer_free(struct tokenizer *t)
     token_list_free(&t->after);
     mem_free(t->tokens);
     mem_free(t);
+}
+
+const char *tokenizer_digest(const struct tokenizer *tokenizer)
+{
+    return tokenizer->digest;
 }
 
 int32_t tokenizer_id(const struct tokenizer *tokenizer, const char *token)
