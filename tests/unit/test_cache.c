@@ -248,6 +248,56 @@ static void spoilt_files_are_made_anew(void **state)
     dataset_free(&plain);
 }
 
+/* Sound checksums over nonsense: a count, a size, a format that cannot be. */
+static void forged_headers_are_refused_or_harmless(void **state)
+{
+    (void)state;
+    enum { CRC = 20, FORMAT = 56, SIZES = 88, PIECES = DATASET_ARRAYS + 2, CRCS = SIZES + 8 * PIECES, ROWS = CRCS + 4 * PIECES };
+    struct dataset dataset = {0}, plain = {0};
+    char *good, *forged;
+    size_t size;
+    uint32_t bytes, zero = 0;
+    load_plain(&plain, rows);
+    assert_int_equal(files_after(rows), 1);
+    each_file(remember);
+    assert_ok(file_read(only, &good, &size, &err), &err);
+    memcpy(&bytes, good + 16, sizeof bytes); /* of the header */
+    forged = test_malloc(size);
+    for (size_t at = 8; at < bytes; at++) {
+        memcpy(forged, good, size);
+        forged[at] ^= (char)(1 << at % 7);
+        memcpy(forged + CRC, &zero, sizeof zero);
+        uint32_t crc = crc32c(forged, bytes);
+        memcpy(forged + CRC, &crc, sizeof crc);
+        assert_ok(file_replace(only, forged, size, &err), &err);
+        load_into(&dataset, rows);
+        if (at < FORMAT || (at >= SIZES && at < ROWS + 16))
+            assert_same(&plain, &dataset);
+        else
+            assert_int_equal(dataset.rows, plain.rows);
+        dataset_free(&dataset);
+    }
+    for (size_t at = bytes; at < bytes + 5 * 8; at++) { /* starts */
+        memcpy(forged, good, size);
+        forged[at] ^= 4;
+        uint32_t crc = crc32c(forged + bytes, 5 * 8);
+        memcpy(forged + CRCS, &crc, sizeof crc);
+        memcpy(forged + CRC, &zero, sizeof zero);
+        crc = crc32c(forged, bytes);
+        memcpy(forged + CRC, &crc, sizeof crc);
+        assert_ok(file_replace(only, forged, size, &err), &err);
+        load_into(&dataset, rows);
+        bool first_or_last = at < bytes + 8 || at >= bytes + 4 * 8 || at % 8 != bytes % 8; /* a small change in the middle may be one */
+        if (first_or_last)
+            assert_non_null(strstr(note_of(&dataset), "do not fit together"));
+        assert_int_equal(dataset.rows, plain.rows);
+        dataset_free(&dataset);
+    }
+    mem_free(good);
+    test_free(forged);
+    dataset_free(&plain);
+}
+
 static void refused_rows_are_not_kept(void **state)
 {
     (void)state;
@@ -321,7 +371,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(kept_rows_are_the_rows, fresh), cmocka_unit_test_setup(another_key_is_another_file, fresh),
-        cmocka_unit_test_setup(spoilt_files_are_made_anew, fresh), cmocka_unit_test_setup(refused_rows_are_not_kept, fresh),
+        cmocka_unit_test_setup(spoilt_files_are_made_anew, fresh),
+        cmocka_unit_test_setup(forged_headers_are_refused_or_harmless, fresh), cmocka_unit_test_setup(refused_rows_are_not_kept, fresh),
         cmocka_unit_test_setup(files_can_be_renewed, fresh), cmocka_unit_test_setup(a_folder_that_cannot_be_does_no_harm, fresh),
         cmocka_unit_test_setup_teardown(memory_may_run_out, fresh, fresh)};
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
