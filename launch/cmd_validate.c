@@ -45,7 +45,7 @@ static enum status probe(struct start *start, int64_t ranks, struct error *err)
     printf("probe: steps %" PRId64 " to %" PRId64 " with one worker here:", p.first_step + 1, p.first_step + PROBE_STEPS);
     for (int i = 0; i < PROBE_STEPS; i++)
         printf("%s %.3g s (%" PRId64 " tokens, loss %.3f)", i ? "," : "", p.seconds[i], p.tokens[i], p.loss[i]);
-    printf("\nprobe: memory of server and worker together reached %.1f MB\n", (double)p.peak_bytes / 1e6);
+    printf("\nprobe: memory reached %.1f MB for server and worker together, the rows and tokenizer of both included\n", (double)p.peak_bytes / 1e6);
     put_duration("probe: the whole run takes about", probe_estimate(&p, start, 1));
     printf(" in one process");
     if (ranks > 2)
