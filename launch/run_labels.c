@@ -72,6 +72,17 @@ static enum status add_given(const struct dataset_options *entry, struct labels 
     return st;
 }
 
+/* num_labels at the top of the file is for tasks that nobody else knows the labels of. */
+static enum status add_numbers(const struct options *o, struct labels *given, struct error *err)
+{
+    for (size_t i = 0; o->num_labels > 0 && i < o->datasets.count; i++) {
+        const struct dataset_options *entry = &o->datasets.items[i];
+        if (run_classifies(o, entry) && !labels_find(given, task_of(entry)))
+            TRY(labels_add_numbers(given, task_of(entry), o->num_labels, err));
+    }
+    return STATUS_OK;
+}
+
 enum status run_labels_given(const struct run *run, struct labels *given, struct error *err)
 {
     const struct dataset_list *lists[] = {&run->options->datasets, &run->options->eval_datasets};
@@ -86,7 +97,7 @@ enum status run_labels_given(const struct run *run, struct labels *given, struct
             st = labels_add(given, set->task, set->names, set->count, true, err);
     }
     labels_free(&folder);
-    return st;
+    return st == STATUS_OK ? add_numbers(run->options, given, err) : st;
 }
 
 static enum status rewrite_config(struct run *run, struct error *err)

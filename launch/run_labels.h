@@ -16,7 +16,7 @@ struct snapshot;
 bool run_classifies(const struct options *options, const struct dataset_options *entry);
 
 /* Labels that are known before any row is read: `labels` or num_labels of the entries, else those that the model's folder has
- * for the task. STATUS_USAGE where two entries of a task differ. */
+ * for the task, else num_labels of the run. STATUS_USAGE where two entries of a task differ. */
 enum status run_labels_given(const struct run *run, struct labels *given, struct error *err);
 
 /* With the training rows of all stages loaded: the labels of each task, given or collected from its rows, become the run's and the rows

@@ -304,6 +304,38 @@ static void labels_of_public_folders(void **state)
     assert_true(c.labels == 0);
 }
 
+/* Short memory is an error, and nothing stays behind. */
+static void labels_without_memory(void **state)
+{
+    (void)state;
+    struct text before = {0};
+    struct labels labels = {0};
+    struct model_config c;
+    compose(&before, "llama", CLASSIFIES "\"id2label\":{\"0\":\"a\",\"1\":\"b\"}");
+    assert_ok(model_config_parse(before.data, before.size, "config.json", &c, &err), &err);
+    assert_ok(labels_add_numbers(&labels, "stars", 3, &err), &err);
+    long live = mem_live();
+    int failures = 0, successes = 0;
+    for (long n = 0; successes < 5; n++) {
+        struct text out = {0};
+        struct labels read = {0};
+        mem_fail_after(n, false);
+        enum status st = config_labels_parse(before.data, before.size, "config.json", &read, &err);
+        if (st == STATUS_OK)
+            st = config_labels_write(before.data, before.size, &c, &labels, &out, &err);
+        mem_fail_after(-1, false);
+        assert_true(st == STATUS_OK ? read.total == 2 && strstr(out.data, "\"stars\"") : st == STATUS_NOMEM);
+        successes = st == STATUS_OK ? successes + 1 : 0;
+        failures += st != STATUS_OK;
+        labels_free(&read);
+        text_free(&out);
+        assert_true(mem_live() == live && n < 1000);
+    }
+    assert_true(failures > 10);
+    labels_free(&labels);
+    text_free(&before);
+}
+
 static void numbers_are_written_shortest(void **state)
 {
     (void)state;
@@ -320,7 +352,7 @@ static void numbers_are_written_shortest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(labels_read_back), cmocka_unit_test(labels_of_public_folders),
+        cmocka_unit_test(labels_read_back), cmocka_unit_test(labels_of_public_folders), cmocka_unit_test(labels_without_memory),
         cmocka_unit_test(defaults_are_those_of_the_public_code), cmocka_unit_test(variants_are_read),
         cmocka_unit_test(unsupported_is_refused_by_name),        cmocka_unit_test(impossible_values_are_refused),
         cmocka_unit_test(public_folders_are_read),               cmocka_unit_test(generation_config_adds_ends),
