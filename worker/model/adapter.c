@@ -10,6 +10,7 @@
 #include "common/memory.h"
 #include "common/text.h"
 #include "worker/loar/tensors.h"
+#include "worker/model/model.h"
 
 static const char config_name[] = ADAPTER_CONFIG_FILE, weights_name[] = "adapter_model.safetensors", prefix[] = "base_model.model.";
 enum { NAME_SIZE = 256 };
@@ -207,9 +208,9 @@ enum status adapter_read(const char *dir, const struct params *table, float *val
 /* Whole paths of the modules, for PEFT takes every module whose name ends with one that is listed: "norm" would be all norms. */
 static void put_modules(struct text *out, const struct params *table)
 {
-    const char *separator = "", *last = "";
+    const char *separator = "[", *last = "";
     size_t last_size = 0;
-    text_puts(out, "[");
+    size_t begin = out->size;
     for (int i = 0; i < table->count; i++) {
         const char *name = table->items[i].name, *end = strrchr(name, '.');
         size_t size = end ? (size_t)(end - name) : strlen(name);
@@ -222,13 +223,14 @@ static void put_modules(struct text *out, const struct params *table)
         last = name;
         last_size = size;
     }
-    text_puts(out, "]");
+    text_puts(out, out->size > begin ? "]" : "null");
 }
 
 static void put_config(struct text *out, const struct training *t, const struct params *table, const char *base)
 {
     const char *separator = "";
-    text_puts(out, "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": ");
+    text_printf(out, "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"%s\",\n  \"base_model_name_or_path\": ",
+                params_find(table, MODEL_SCORE_TENSOR) < 0 ? "CAUSAL_LM" : "SEQ_CLS");
     text_json_string(out, base, strlen(base));
     text_printf(out, ",\n  \"r\": %d,\n  \"lora_alpha\": %.17g,\n  \"lora_dropout\": %.17g,\n  \"use_rslora\": %s,\n  \"target_modules\": [",
                 t->lora.rank, t->lora.alpha, t->lora.dropout, t->lora.rslora ? "true" : "false");
@@ -238,10 +240,7 @@ static void put_config(struct text *out, const struct training *t, const struct 
             separator = ", ";
         }
     text_puts(out, "],\n  \"modules_to_save\": ");
-    if (t->modules.count)
-        put_modules(out, table);
-    else
-        text_puts(out, "null");
+    put_modules(out, table);
     text_puts(out, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"init_lora_weights\": true,\n  \"inference_mode\": true\n}\n");
 }
 
