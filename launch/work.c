@@ -1,22 +1,53 @@
 #include "launch/work.h"
 
+#include <stdio.h>
+#include <unistd.h>
+
 #include "common/log.h"
 #include "common/memory.h"
+#include "common/node_memory.h"
 #include "launch/flags.h"
 #include "launch/run.h"
 #include "worker/train/join.h"
 #include "worker/train/loop.h"
 
-enum { SERVER = 0, JOIN_TIMEOUT_MS = 600000 };
+enum { SERVER = 0, JOIN_TIMEOUT_MS = 600000, BASE_NAME_SIZE = 64 };
 
-/* Room for all that the worker computes with; frozen tensors are in place, the others will come from the server. */
-static enum status make_values(struct run *run, float **out, struct error *err)
+/* What the frozen tensors are, for the ranks of one node that one launcher has started; false: share with nobody. */
+static bool name_base(const struct run *run, int ranks_on_node, char name[BASE_NAME_SIZE])
+{
+    char tensors[DIGEST_HEX_SIZE], all[DIGEST_HEX_SIZE];
+    struct digest *digest = run->table.frozen && ranks_on_node > 1 && getppid() > 1 ? digest_new() : NULL;
+    if (!digest)
+        return false;
+    params_fingerprint(&run->table, tensors);
+    digest_add_string(digest, tensors);
+    digest_add_string(digest, run->options->model_name_or_path);
+    digest_finish(digest, all);
+    snprintf(name, BASE_NAME_SIZE, "%d-%s", (int)getppid(), all);
+    return true;
+}
+
+/* Room for all that the worker computes with; frozen tensors are in place, read by one rank for all of its node, the others
+ * will come from the server. */
+static enum status make_values(struct run *run, int ranks_on_node, struct node_memory **out, struct error *err)
 {
     struct import_report report;
-    int64_t room = params_room(&run->table);
-    if (!(*out = mem_alloc_aligned((size_t)room, sizeof **out)))
-        FAIL(err, STATUS_NOMEM, "no memory for %lld parameters", (long long)room);
-    return run->table.frozen ? run_import(run, true, *out, &report, err) : STATUS_OK;
+    const struct params *table = &run->table;
+    char name[BASE_NAME_SIZE], digest[NODE_NOTE_SIZE];
+    bool filled;
+    TRY(node_memory_open(name_base(run, ranks_on_node, name) ? name : NULL, (size_t)table->values * sizeof(float),
+                         (size_t)table->frozen_values * sizeof(float), out, err));
+    if (!table->frozen)
+        return STATUS_OK;
+    node_memory_wait(*out, (int64_t)(run->options->timeout_s * 1e3), &filled, digest);
+    if (filled) {
+        snprintf(run->table.frozen_digest, sizeof run->table.frozen_digest, "%.*s", DIGEST_HEX_SIZE - 1, digest);
+        return STATUS_OK;
+    }
+    enum status st = run_import(run, true, node_memory_base(*out), &report, err);
+    node_memory_publish(*out, st == STATUS_OK ? run->table.frozen_digest : NULL);
+    return st;
 }
 
 /* From loaded options to the end of the training loop; tells the server when it fails before that. */
@@ -26,7 +57,7 @@ static enum status train(struct transport *transport, const struct options *opti
     struct threads *pool = NULL;
     struct run run = {0};
     struct model *model = NULL;
-    float *values = NULL;
+    struct node_memory *memory = NULL;
     enum status st = threads_create(run_threads(options->threads, ranks_on_node), &pool, err);
     if (st == STATUS_OK)
         st = run_load(options, pool, &run, err);
@@ -39,16 +70,15 @@ static enum status train(struct transport *transport, const struct options *opti
         st = model_create(&run.config, &run.table, &model_options, pool, &model, err);
     }
     if (st == STATUS_OK)
-        st = make_values(&run, &values, err);
+        st = make_values(&run, ranks_on_node, &memory, err);
     if (st != STATUS_OK) {
-        mem_free_aligned(values);
         worker_fail(transport, SERVER, st, err);
     } else {
         struct loop_config config = {
             .transport = transport,
             .server = SERVER,
             .model = model,
-            .values = values,
+            .values = node_memory_base(memory),
             .table = &run.table,
             .chunks = run.chunks,
             .pool = pool,
@@ -61,6 +91,7 @@ static enum status train(struct transport *transport, const struct options *opti
         };
         st = worker_loop(&config, err);
     }
+    node_memory_close(memory);
     model_free(model);
     run_free(&run);
     threads_free(pool);

@@ -385,7 +385,8 @@ static void loop_free(struct loop *l)
         if (l->outgoing[i].sum)
             mem_free_aligned(l->outgoing[i].sum);
     accumulator_free(l->accumulator);
-    mem_free_aligned(l->values);
+    if (!l->config.values)
+        mem_free_aligned(l->values);
     outbox_free(&l->outbox);
     inbox_free(&l->inbox);
     batch_free(&l->batch);
@@ -396,10 +397,8 @@ static void loop_free(struct loop *l)
 static enum status loop_create(const struct loop_config *config, struct loop **out, struct error *err)
 {
     struct loop *l = mem_alloc(1, sizeof *l);
-    if (!l) {
-        mem_free_aligned(config->values);
+    if (!l)
         FAIL(err, STATUS_NOMEM, "no memory for the training loop");
-    }
     l->config = *config;
     l->version = l->coming = -1;
     outbox_init(&l->outbox, config->transport);

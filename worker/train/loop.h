@@ -40,8 +40,7 @@ struct loop_config {
     struct transport *transport;
     int server; /* rank of the server */
     struct model *model;
-    /* [params_room(table)] with the frozen tensors in place, from mem_alloc_aligned; taken over. May be NULL where none is
-     * frozen. */
+    /* [params_room(table)] with the frozen tensors in place; the caller's. May be NULL where none is frozen. */
     float *values;
     const struct params *table;
     struct chunks chunks;
