@@ -106,12 +106,12 @@ static enum status put_memory(struct start *s, struct text *out, struct error *e
     int64_t step, tokens, node = estimate_machine_bytes(), worker = estimate_worker_bytes(&m);
     TRY(estimate_longest_batch(&s->run, &step, &tokens, err));
     text_printf(out, "longest micro-batch of the first epoch: %" PRId64 " tokens, in step %" PRId64 "\n", tokens, step + 1);
-    text_printf(out, "memory: about %.1f MB per worker (weights %.1f, gradients %.1f, activations %.1f), %.1f MB on the server",
-                (double)worker / 1e6, (double)m.weights / 1e6, (double)m.gradients / 1e6, (double)m.activations / 1e6,
-                (double)m.server / 1e6);
-    if (node && m.server < node)
-        text_printf(out, "; this node's %.1f GB hold the server and %" PRId64 " workers", (double)node / 1e9,
-                    (node - m.server) / (worker + 1));
+    text_printf(out, "memory: about %.1f MB per worker (weights %.1f, gradients %.1f, activations %.1f), %.1f MB on the server", (double)worker / 1e6,
+                (double)m.weights / 1e6, (double)m.gradients / 1e6, (double)m.activations / 1e6, (double)m.server / 1e6);
+    if (m.frozen)
+        text_printf(out, ", %.1f MB that the workers of a node share (frozen weights)", (double)m.frozen / 1e6);
+    if (node && m.server + m.frozen < node)
+        text_printf(out, "; this node's %.1f GB hold the server and %" PRId64 " workers", (double)node / 1e9, (node - m.server - m.frozen) / (worker + 1));
     else if (node)
         text_printf(out, "; this node's %.1f GB do not hold the server", (double)node / 1e9);
     text_puts(out, "\n");

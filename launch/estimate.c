@@ -18,7 +18,8 @@ struct plan_memory estimate_memory(const struct start *start)
     if (c->training.kind == TRAIN_ADAPTERS)
         kept += 2 * c->training.lora.rank + (c->training.lora.dropout > 0 ? c->hidden : 0);
     int64_t values = (int64_t)sizeof(float) * run->table.values;
-    return (struct plan_memory){.weights = (int64_t)sizeof(float) * params_room(&run->table),
+    return (struct plan_memory){.weights = values,
+                                .frozen = (int64_t)sizeof(float) * run->table.frozen_values,
                                 .gradients = 2 * values,
                                 .activations = (int64_t)sizeof(float) * tokens * kept,
                                 .server = values * (2 * (1 + start->shard->n_states) + 1)};

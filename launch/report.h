@@ -48,9 +48,9 @@ struct plan_data {
     int longest;
 };
 
-/* Estimates in bytes: three parts of a worker, and the whole of the server. */
+/* Estimates in bytes: three parts of a worker, the whole of the server, and what the workers of a node share. */
 struct plan_memory {
-    int64_t weights, gradients, activations, server;
+    int64_t weights, gradients, activations, server, frozen;
 };
 
 /* The run as it is about to begin. Texts are borrowed. */

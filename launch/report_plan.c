@@ -96,6 +96,11 @@ static void put_memory(struct text *out, const struct plan_facts *f)
     text_puts(out, "), ");
     put_bytes(out, m->server);
     text_puts(out, " on the server");
+    if (m->frozen) {
+        text_puts(out, ", ");
+        put_bytes(out, m->frozen);
+        text_puts(out, " that the workers of a node share (frozen weights)");
+    }
     if (f->machine_bytes) {
         text_puts(out, "; this node has ");
         put_bytes(out, f->machine_bytes);

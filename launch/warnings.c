@@ -81,9 +81,9 @@ static void memory_suffices(const struct start *s, const struct stage *stage, st
     (void)stage;
     struct plan_memory memory = estimate_memory(s);
     int64_t node = estimate_machine_bytes(), worker = estimate_worker_bytes(&memory);
-    if (node && memory.server + worker > node)
-        text_printf(out, "memory: the server needs about %.1f GB and a worker %.1f GB, and this node has %.1f GB; %s\n",
-                    (double)memory.server / 1e9, (double)worker / 1e9, (double)node / 1e9,
+    if (node && memory.server + memory.frozen + worker > node)
+        text_printf(out, "memory: the server needs about %.1f GB and a worker %.1f GB, and this node has %.1f GB; %s\n", (double)memory.server / 1e9,
+                    (double)(worker + memory.frozen) / 1e9, (double)node / 1e9,
                     memory.activations > worker / 2 ? "lower per_device_train_batch_size or max_length, or set gradient_checkpointing: true"
                                                     : "put the server on a node of its own");
 }

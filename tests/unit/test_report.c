@@ -242,7 +242,7 @@ static void plan_and_row(void **state)
     };
     struct plan_facts f = {.all = &o, .options = &o, .ranks = 4, .workers = 3, .server_threads = 2, .worker_threads = 1, .hosts = "n1 x 3", .model = "m (llama)",
                            .parameters = 1000, .trained = 500, .data = data, .n_data = 2, .steps_per_epoch = 7, .first_step = 5,
-                           .total_steps = 21, .warmup_steps = 2, .memory = {1000000, 2000000, 500000, 2500000000}, .machine_bytes = 0,
+                           .total_steps = 21, .warmup_steps = 2, .memory = {1000000, 2000000, 500000, 2500000000, 3000000000}, .machine_bytes = 0,
                            .resumed_from = "run/snapshots/step-00000005.h5", .notes = "one\ntwo\n"};
     open_report(NULL);
     report_plan_facts(report, &f);
@@ -250,7 +250,7 @@ static void plan_and_row(void **state)
         "LoAR 0", ": trial\n", "4 (1 server, 3 workers) on n1 x 3\n", "1000, of which 500 are trained (50.0 %)",
         "a: 100 read, 90 used, 4 skipped, 6 too long, 2 with a shortened thought (format qa-cot, longest 77 tokens)\n", "a.jsonl:3: bad\n",
         "3390 per epoch: prompt 1000, thought 2000, answer 300, end 90\n", "21 (7 per epoch), going on after step 5\n",
-        "128 rows = 16 micro-batches x 8 rows, shared by 3 workers\n", "about 3.5 MB per worker (weights 1.0 MB, gradients 2.0 MB, activations 0.5 MB), 2.5 GB on the server\n",
+        "128 rows = 16 micro-batches x 8 rows, shared by 3 workers\n", "about 3.5 MB per worker (weights 1.0 MB, gradients 2.0 MB, activations 0.5 MB), 2.5 GB on the server, 3.0 GB that the workers of a node share (frozen weights)\n",
         "learning_rate: 0.001  [run.yaml:3]\n", "ps.slots: 16  [command line]\n", "step-00000005.h5\n", "  note         one\n", " two\n",
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
