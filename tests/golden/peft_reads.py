@@ -143,6 +143,34 @@ def check_theirs(binaries, program, scratch, base, rows):
     print(f"  adapters of PEFT: losses differ by {apart:.1e}")
 
 
+def scores(model, rows):
+    with torch.no_grad():
+        return torch.cat([model(input_ids=torch.tensor([r])).logits for r in rows])
+
+
+def check_classes(binaries, scratch, base, rows):
+    """Adapters of a classification run: the head of the labels is a saved module."""
+    loar, data = os.path.join(binaries, "loar"), os.path.join(scratch, "labels.jsonl")
+    with open(data, "w") as to:
+        to.writelines(json.dumps({"text": "01" * (i % 5 + 1), "label": "odd" if i % 2 else "even"}) + "\n" for i in range(40))
+    more = "finetuning_type: lora\ntask_type: seq_cls\n"
+    file, folder = os.path.join(scratch, "classes.yaml"), os.path.join(scratch, "classes")
+    with open(file, "w") as to:
+        to.write(RUN.format(model=f"model_name_or_path: {base}", out=folder, data=scratch)
+                 .replace("train.jsonl, format: qa-cot", "labels.jsonl") + more)
+    run(os.path.join(binaries, "worker"), file)
+    merged, adapter = folder + ".merged", folder + ".adapter"
+    run(loar, "export", folder, merged)
+    run(loar, "export", folder, adapter, "--adapter")
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, torch_dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(plain, adapter).eval()
+    whole = transformers.AutoModelForSequenceClassification.from_pretrained(merged, torch_dtype=torch.float32).eval()
+    apart = (scores(model, rows) - scores(whole, rows)).abs().max().item()
+    expect(json.load(open(os.path.join(adapter, "adapter_config.json")))["task_type"] == "SEQ_CLS", "task_type")
+    expect(apart <= TOLERANCE, f"scores of PEFT and the merged model differ by {apart:.1e}")
+    print(f"  classes: scores differ by {apart:.1e}")
+
+
 def main():
     binaries, program = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
     for kind, architecture in (("llama", "LlamaForCausalLM"), ("qwen2", "Qwen2ForCausalLM")):
@@ -161,6 +189,7 @@ def main():
             for name, more in VARIANTS.items():
                 check_ours(binaries, program, scratch, base, name, more, rows)
             check_theirs(binaries, program, scratch, base, rows)
+            check_classes(binaries, scratch, base, rows)
     print(f"{failures} failed" if failures else "all good")
     return 1 if failures else 0
 
