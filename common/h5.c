@@ -277,3 +277,10 @@ enum status h5_close(struct h5 *file, struct error *err)
     file_free(file);
     return st;
 }
+
+void h5_version(char out[64])
+{
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    snprintf(out, 64, "%u.%u.%u", major, minor, release);
+}

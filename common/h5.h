@@ -17,6 +17,9 @@ struct h5;
 /* Bytes in front of the HDF5 part of files made by h5_create; the caller's to fill after h5_close. */
 enum { H5_USER_BLOCK = 512, H5_MAX_DIMS = 8 };
 
+/* Version of the library in use: "1.10.8". */
+void h5_version(char out[64]);
+
 /* Makes (or empties) a file for writing. */
 enum status h5_create(const char *path, struct h5 **out, struct error *err);
 /* Opens a file image for reading; `name` is for messages, the image must stay until h5_close. STATUS_DATA when it is

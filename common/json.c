@@ -228,3 +228,8 @@ enum status json_get_string(const struct json *object, const char *key, const ch
         *out = json_to_string(value, NULL);
     return STATUS_OK;
 }
+
+const char *json_version(void)
+{
+    return JANSSON_VERSION;
+}

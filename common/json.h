@@ -22,6 +22,9 @@ enum status json_parse_piece(const char *text, size_t size, const char *name, in
 enum status json_read_file(const char *path, struct json **out, struct error *err);
 void json_free(struct json *value);
 
+/* Of jansson: "2.14". */
+const char *json_version(void);
+
 enum json_kind json_kind(const struct json *value); /* NULL pointer counts as JSON_KIND_NULL */
 const char *json_kind_name(enum json_kind kind);
 

@@ -61,7 +61,7 @@ void log_write(enum log_level level, const char *format, ...)
     if ((size_t)used > sizeof line - 2)
         used = sizeof line - 2;
     line[used] = '\0';
-    if (level <= LOG_WARN)
+    if (level <= LOG_WARN || level <= threshold)
         tell_listener(level, line + begin, (size_t)used - begin);
     if (level > threshold)
         return;

@@ -11,7 +11,7 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 void log_init(enum log_level level, int rank);
 /* "error", "warn", "info", "debug" -> level; -1 if unknown. */
 int log_level_parse(const char *name);
-/* Gets every warning and error from here on, whatever the level, without prefix and line end and with a NUL behind it; NULL: nobody does. One call at a
+/* Gets every line that is about to be written from here on, and warnings and errors whatever the level, without prefix and line end and with a NUL behind it; NULL: nobody does. One call at a
  * time, from any thread; it must not log. */
 typedef void log_listener(void *context, enum log_level level, const char *text, size_t size);
 void log_listen(log_listener *listener, void *context);

@@ -43,11 +43,17 @@ void text_puts(struct text *text, const char *string)
 
 void text_printf(struct text *text, const char *format, ...)
 {
-    va_list args, again;
+    va_list args;
     va_start(args, format);
+    text_vprintf(text, format, args);
+    va_end(args);
+}
+
+void text_vprintf(struct text *text, const char *format, va_list args)
+{
+    va_list again;
     va_copy(again, args);
     int size = vsnprintf(NULL, 0, format, args);
-    va_end(args);
     if (size >= 0 && reserve(text, (size_t)size)) {
         vsnprintf(text->data + text->size, (size_t)size + 1, format, again);
         text->size += (size_t)size;

@@ -372,3 +372,8 @@ enum status yaml_file_to_json_text(const char *path, struct text *out, struct er
     yaml_close(document);
     return st;
 }
+
+const char *yaml_version(void)
+{
+    return yaml_get_version_string();
+}

@@ -24,6 +24,9 @@ void yaml_close(struct yaml_document *document);
 /* NULL for a text without content. */
 const struct yaml *yaml_root(const struct yaml_document *document);
 
+/* Of libyaml: "0.2.5". */
+const char *yaml_version(void);
+
 enum yaml_kind yaml_kind(const struct yaml *node);
 /* "text", "list", "mapping" */
 const char *yaml_kind_name(enum yaml_kind kind);

@@ -114,35 +114,38 @@ static long long next_seconds(const char *folder)
     return newest + 1;
 }
 
-static enum status open_file(struct board *b, const char *output_dir, const char *name, struct error *err)
+void board_put_folder(const char *output_dir, const char *name, struct text *out)
 {
-    struct text folder = {0}, path = {0};
+    text_printf(out, "%s/runs/", output_dir);
+    put_name(output_dir, name, out);
+}
+
+static enum status open_file(struct board *b, const char *folder, struct error *err)
+{
+    struct text path = {0};
     char host[256] = "localhost";
     if (gethostname(host, sizeof host - 1))
         snprintf(host, sizeof host, "localhost");
-    text_printf(&folder, "%s/runs/", output_dir);
-    put_name(output_dir, name, &folder);
-    enum status st = folder.failed ? error_set(err, STATUS_NOMEM, "no memory for a path") : folder_make(folder.data, err);
+    enum status st = folder_make(folder, err);
     if (st == STATUS_OK) {
-        text_printf(&path, "%s/events.out.tfevents.%lld.%s.%ld", folder.data, next_seconds(folder.data), host, (long)getpid());
+        text_printf(&path, "%s/events.out.tfevents.%lld.%s.%ld", folder, next_seconds(folder), host, (long)getpid());
         b->path = path.failed ? NULL : mem_strdup(path.data);
         if (!b->path)
             st = error_set(err, STATUS_NOMEM, "no memory for a path");
     }
     if (st == STATUS_OK && (b->fd = open(b->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666)) < 0)
         st = error_set(err, STATUS_IO, "cannot create '%s': %s", b->path, strerror(errno));
-    text_free(&folder);
     text_free(&path);
     return st;
 }
 
-enum status board_create(const char *output_dir, const char *name, int64_t first_step, struct board **out, struct error *err)
+enum status board_create(const char *folder, int64_t first_step, struct board **out, struct error *err)
 {
     struct board *b = mem_alloc(1, sizeof *b);
     if (!b)
         FAIL(err, STATUS_NOMEM, "no memory for an event file");
     *b = (struct board){.fd = -1, .epoch_at = -1};
-    enum status st = open_file(b, output_dir, name, err);
+    enum status st = open_file(b, folder, err);
     if (st != STATUS_OK) {
         board_free(b);
         return st;

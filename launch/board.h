@@ -8,12 +8,15 @@
 #include <stdint.h>
 
 #include "common/status.h"
+#include "common/text.h"
 
 struct board;
 
-/* Begins a new file, which sorts behind those of earlier parts of the run. `name`: of the folder, "": as output_dir.
+/* Appends the usual folder of a run's event files, output_dir/runs/<name>; `name` "": as output_dir. */
+void board_put_folder(const char *output_dir, const char *name, struct text *out);
+/* Begins a new file in the folder, which sorts behind those of earlier parts of the run.
  * first_step: steps done; readers drop what earlier files say of later ones. STATUS_IO, STATUS_NOMEM. */
-enum status board_create(const char *output_dir, const char *name, int64_t first_step, struct board **out, struct error *err);
+enum status board_create(const char *folder, int64_t first_step, struct board **out, struct error *err);
 void board_free(struct board *board);
 const char *board_path(const struct board *board);
 

@@ -9,6 +9,7 @@
 #include "launch/check.h"
 #include "launch/commands.h"
 #include "launch/probe.h"
+#include "launch/screen.h"
 
 static const char usage[] =
     "usage: loar validate RUN.yaml [key=value ...] [--ranks N] [--probe] [--options_only]\n"
@@ -30,42 +31,45 @@ struct request {
     int64_t ranks;
 };
 
-static void put_duration(const char *what, double seconds)
+static void put_duration(struct text *out, const char *what, double seconds)
 {
     if (seconds < 60)
-        printf("%s %.2g s", what, seconds);
+        text_printf(out, "%s %.2g s", what, seconds);
     else
-        printf("%s %d:%02d:%02d", what, (int)(seconds / 3600), (int)(seconds / 60) % 60, (int)seconds % 60);
+        text_printf(out, "%s %d:%02d:%02d", what, (int)(seconds / 3600), (int)(seconds / 60) % 60, (int)seconds % 60);
 }
 
-static enum status probe(struct start *start, int64_t ranks, struct error *err)
+static enum status probe(struct start *start, int64_t ranks, struct text *out, struct error *err)
 {
     struct probe p;
     TRY(probe_run(start, &p, err));
-    printf("probe: steps %" PRId64 " to %" PRId64 " with one worker here:", p.first_step + 1, p.first_step + PROBE_STEPS);
+    text_printf(out, "probe: steps %" PRId64 " to %" PRId64 " with one worker here:", p.first_step + 1, p.first_step + PROBE_STEPS);
     for (int i = 0; i < PROBE_STEPS; i++)
-        printf("%s %.3g s (%" PRId64 " tokens, loss %.3f)", i ? "," : "", p.seconds[i], p.tokens[i], p.loss[i]);
-    printf("\nprobe: memory reached %.1f MB for server and worker together, the rows and tokenizer of both included\n", (double)p.peak_bytes / 1e6);
-    put_duration("probe: the whole run takes about", probe_estimate(&p, start, 1));
-    printf(" in one process");
+        text_printf(out, "%s %.3g s (%" PRId64 " tokens, loss %.3f)", i ? "," : "", p.seconds[i], p.tokens[i], p.loss[i]);
+    text_printf(out, "\nprobe: memory reached %.1f MB for server and worker together, the rows and tokenizer of both included\n", (double)p.peak_bytes / 1e6);
+    put_duration(out, "probe: the whole run takes about", probe_estimate(&p, start, 1));
+    text_printf(out, " in one process");
     if (ranks > 2)
-        put_duration(", and", probe_estimate(&p, start, (int)ranks - 1));
-    printf(ranks > 2 ? " with %d workers if each has as many cores, and what the exchange of parameters adds\n" : "\n", (int)ranks - 1);
+        put_duration(out, ", and", probe_estimate(&p, start, (int)ranks - 1));
+    text_printf(out, ranks > 2 ? " with %d workers if each has as many cores, and what the exchange of parameters adds\n" : "\n", (int)ranks - 1);
     return STATUS_OK;
 }
 
 /* From loaded options on. */
-static enum status look(struct options *options, const struct request *request, struct error *err)
+static enum status look(struct options *options, const struct request *request, struct screen *screen, struct error *err)
 {
     struct start start;
     struct text found = {0};
     int workers = request->ranks > 1 ? (int)request->ranks - 1 : 1;
     TRY(start_try(options, workers, 1, &start, err));
     enum status st = check_put(&start, (int)request->ranks, &found, err);
-    if (!found.failed && found.data)
-        printf("\n%s", found.data);
+    if (found.size)
+        screen_printf(screen, "\n");
+    screen_text(screen, &found);
+    text_clear(&found);
     if (st == STATUS_OK && request->probe)
-        st = probe(&start, request->ranks, err);
+        st = probe(&start, request->ranks, &found, err);
+    screen_text(screen, &found);
     text_free(&found);
     start_free(&start);
     return st;
@@ -74,17 +78,18 @@ static enum status look(struct options *options, const struct request *request, 
 static enum status validate(const char *path, int n_overrides, char **overrides, const struct request *request, struct error *err)
 {
     struct options options;
+    struct screen screen;
     struct text notes = {0}, given = {0};
     enum status st = options_load(path, n_overrides, overrides, &options, &notes, err);
     if (notes.data)
         fprintf(stderr, "%s", notes.data);
     if (st == STATUS_OK) {
         options_format(&options, OPTIONS_GIVEN, &given);
-        if (!given.failed && given.data)
-            fputs(given.data, stdout);
-        fflush(stdout);
+        screen_open(&screen, stdout);
+        screen_text(&screen, &given);
         if (!request->options_only)
-            st = look(&options, request, err);
+            st = look(&options, request, &screen, err);
+        screen_close(&screen);
         options_free(&options);
     }
     text_free(&notes);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,11 +13,12 @@
 #include "common/scalar.h"
 #include "launch/board.h"
 #include "launch/invocation.h"
+#include "launch/screen.h"
 
 enum { SPAN_THOUGHT_INDEX = 1, SPAN_ANSWER_INDEX = 2, SPAN_END_INDEX = 3 }; /* places in slot_report, as enum span */
 
 struct report {
-    FILE *out;
+    struct screen screen;
     char *output_dir, *path; /* of metrics.jsonl */
     int fd;
     bool warned;          /* that metrics.jsonl cannot be written */
@@ -33,18 +33,20 @@ struct report {
     char *stage;        /* the one in work; NULL: the run has none */
 };
 
-/* Warnings and errors become lines of metrics, too; not at once, as any thread may log at any moment. */
+/* Anything on standard error takes the progress line away. Warnings and errors become lines of metrics, too; not at once, as any
+ * thread may log at any moment. */
 static void hear(void *context, enum log_level level, const char *text, size_t size)
 {
     struct report *report = context;
     struct text line = {0};
-    if (!scalar_is_utf8(text))
-        return; /* a path, perhaps: no reader of JSON would take the line */
+    screen_clear(&report->screen);
+    if (level > LOG_WARN)
+        return;
     pthread_mutex_lock(&report->hearing);
     text_printf(&line, "{\"step\": %lld, \"%s\": ", (long long)report->step, level == LOG_ERROR ? "error" : "warning");
     text_json_string(&line, text, size);
     text_puts(&line, "}\n");
-    if (!line.failed)
+    if (!line.failed && scalar_is_utf8(text)) /* a path may be anything, and no reader of JSON would take the line */
         text_append(&report->heard, line.data, line.size);
     pthread_mutex_unlock(&report->hearing);
     text_free(&line);
@@ -56,8 +58,9 @@ enum status report_create(const char *output_dir, const char *history, size_t hi
     struct report *report = mem_alloc(1, sizeof *report);
     if (!report)
         FAIL(err, STATUS_NOMEM, "no memory for the report");
-    *report = (struct report){.out = stdout, .fd = -1, .saved_step = -1};
+    *report = (struct report){.fd = -1, .saved_step = -1};
     pthread_mutex_init(&report->hearing, NULL);
+    screen_open(&report->screen, stdout);
     report->output_dir = mem_strdup(output_dir);
     report->path = path_join(output_dir, "metrics.jsonl");
     text_append(&report->history, history ? history : "", history ? history_size : 0);
@@ -84,6 +87,7 @@ void report_free(struct report *report)
     if (!report)
         return;
     log_listen(NULL, NULL);
+    screen_close(&report->screen);
     if (report->fd >= 0)
         write_heard(report);
     pthread_mutex_destroy(&report->hearing);
@@ -102,7 +106,7 @@ void report_free(struct report *report)
 
 void report_print_to(struct report *report, FILE *file)
 {
-    report->out = file;
+    report->screen.out = file;
 }
 
 void report_show_on(struct report *report, struct board *board)
@@ -116,19 +120,19 @@ const struct text *report_history(const struct report *report)
     return &report->history;
 }
 
-static void __attribute__((format(printf, 2, 3))) print(struct report *report, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vfprintf(report->out, format, args);
-    va_end(args);
-}
-
 void report_text(struct report *report, const struct text *text)
 {
-    if (!text->failed && text->size)
-        fputs(text->data, report->out);
-    fflush(report->out);
+    screen_text(&report->screen, text);
+}
+
+void report_allow_progress(struct report *report, bool allowed)
+{
+    screen_allow_progress(&report->screen, allowed);
+}
+
+void report_progress(struct report *report, const struct progress_facts *facts)
+{
+    screen_progress(&report->screen, facts);
 }
 
 /* ---- JSON lines ---- */
@@ -323,9 +327,8 @@ void report_step(struct report *report, const struct step_facts *f)
     if (f->slowest_rank >= 0 && f->slowest_lag_ms > 1.5 * f->median_lag_ms + 100)
         text_printf(&line, " slow rank %d (+%.0f ms)", f->slowest_rank, f->slowest_lag_ms - f->median_lag_ms);
     text_puts(&line, f->extra ? extra_text(&f->extra->words) : "");
-    if (!line.failed)
-        print(report, "%s\n", line.data);
-    fflush(report->out);
+    text_puts(&line, "\n");
+    report_text(report, &line);
 
     note_step(report, f->step);
     text_puts(&json, "{");
@@ -337,6 +340,7 @@ void report_step(struct report *report, const struct step_facts *f)
     put_real(&json, "learning_rate", f->learning_rate);
     put_real(&json, "grad_norm", f->grad_norm);
     put_int(&json, "tokens", f->sums.tokens);
+    put_int(&json, "num_input_tokens_seen", f->tokens_seen);
     put_real(&json, "tokens_per_second", f->tokens_per_second);
     put_real(&json, "elapsed_s", f->elapsed_s);
     put_real(&json, "left_s", f->left_s);
@@ -355,9 +359,8 @@ void report_step(struct report *report, const struct step_facts *f)
 void report_estimate(struct report *report, double seconds_per_step, int64_t steps_left)
 {
     char left[32];
-    print(report, "about %.2g s a step, %s for the %lld steps that are left\n", seconds_per_step,
+    screen_printf(&report->screen, "about %.2g s a step, %s for the %lld steps that are left\n", seconds_per_step,
           clock_text(left, seconds_per_step * (double)steps_left), (long long)steps_left);
-    fflush(report->out);
 }
 
 void report_stage(struct report *report, const char *name, int64_t step, int64_t steps, bool begins)
@@ -365,8 +368,7 @@ void report_stage(struct report *report, const char *name, int64_t step, int64_t
     struct text json = {0};
     mem_free(report->stage);
     report->stage = mem_strdup(name);
-    print(report, "stage '%s' %s: %lld steps\n", name, begins ? "begins" : "goes on", (long long)steps);
-    fflush(report->out);
+    screen_printf(&report->screen, "stage '%s' %s: %lld steps\n", name, begins ? "begins" : "goes on", (long long)steps);
     if (!begins)
         return;
     text_puts(&json, "{");
@@ -396,9 +398,8 @@ void report_set(struct report *report, const char *name, const struct slot_repor
 void report_early_stop(struct report *report, const struct snapshot_meta *meta)
 {
     struct text json = {0};
-    print(report, "no gain in %lld evaluations: ended early after step %lld; the best was %s %.4f at step %lld\n",
+    screen_printf(&report->screen, "no gain in %lld evaluations: ended early after step %lld; the best was %s %.4f at step %lld\n",
           (long long)meta->idle_evaluations, (long long)meta->step, meta->best_metric, meta->best_value, (long long)meta->best_step);
-    fflush(report->out);
     text_puts(&json, "{");
     put_int(&json, "step", meta->step);
     put_stage(report, &json);
@@ -417,12 +418,12 @@ void report_evaluation(struct report *report, int64_t step, double epoch, const 
     put_losses(&line, sums);
     text_puts(&line, extra ? extra_text(&extra->words) : "");
     if (!line.failed)
-        print(report, "eval step %lld epoch %.2f %s in %.1f s%s\n", (long long)step, epoch, line.data, seconds,
+        screen_printf(&report->screen, "eval step %lld epoch %.2f %s in %.1f s%s\n", (long long)step, epoch, line.data, seconds,
               best ? ", best so far" : "");
-    if (report->sets > 1 && !report->set_lines.failed)
-        print(report, "%s", report->set_lines.data);
-    print(report, "%s", extra ? extra_text(&extra->lines) : "");
-    fflush(report->out);
+    if (report->sets > 1)
+        report_text(report, &report->set_lines);
+    if (extra)
+        report_text(report, &extra->lines);
 
     text_puts(&json, "{");
     put_int(&json, "step", step);
@@ -446,7 +447,7 @@ void report_evaluation(struct report *report, int64_t step, double epoch, const 
 
 void report_saved(struct report *report, const struct writer_result *result)
 {
-    char name[SNAPSHOT_STRING_SIZE], size[32];
+    char name[SNAPSHOT_STRING_SIZE], size[32], removed[48] = "";
     long long step = result->written.step;
     struct text json = {0};
     if (result->status != STATUS_OK) {
@@ -455,10 +456,10 @@ void report_saved(struct report *report, const struct writer_result *result)
     }
     snapshot_file_name(result->written.step, name);
     report->saved_step = result->written.step;
-    print(report, "saved %s/snapshots/%s (%s in %.2f s)", report->output_dir, name, bytes_text(size, result->written.bytes),
-          result->written.seconds);
-    print(report, result->removed ? ", %d older removed\n" : "\n", result->removed);
-    fflush(report->out);
+    if (result->removed)
+        snprintf(removed, sizeof removed, ", %d older removed", result->removed);
+    screen_printf(&report->screen, "saved %s/snapshots/%s (%s in %.2f s)%s\n", report->output_dir, name, bytes_text(size, result->written.bytes),
+          result->written.seconds, removed);
     if (result->text[0])
         log_warn("%s", result->text);
     text_puts(&json, "{");
@@ -475,8 +476,23 @@ void report_saved(struct report *report, const struct writer_result *result)
 
 void report_stopping(struct report *report, const char *text)
 {
-    print(report, "%s; writing a snapshot\n", text);
-    fflush(report->out);
+    screen_printf(&report->screen, "%s; writing a snapshot\n", text);
+}
+
+/* TensorBoard is pointed at the folder of all runs, or at the one that logging_dir names. */
+static void put_board(struct report *report, const char *output_dir)
+{
+    const char *path = board_path(report->board), *slash = strrchr(path, '/');
+    struct text usual = {0}, folder = {0}, word = {0};
+    text_printf(&usual, "%s/runs", output_dir);
+    text_append(&folder, path, (size_t)(slash - path));
+    if (!usual.failed && !folder.failed)
+        invocation_put_word(!strncmp(folder.data, usual.data, usual.size) ? usual.data : folder.data, &word);
+    if (!word.failed && word.size)
+        screen_command(&report->screen, "  tensorboard --logdir %s", word.data);
+    text_free(&usual);
+    text_free(&folder);
+    text_free(&word);
 }
 
 /* Commands to look at the result and to go on, ready to be copied. */
@@ -487,13 +503,14 @@ static void put_next(struct report *report, const struct end_facts *f, const cha
     invocation_put_word(f->output_dir, &dir);
     invocation_put_resume(f->invocation, &resume);
     if (!loar.failed && !dir.failed && !resume.failed) {
-        print(report, "Next\n");
-        print(report, "  %s generate --snapshot %s --prompt \"...\"\n", loar.data, dir.data);
-        print(report, "  %s inspect %s/snapshots/%s --digest\n", loar.data, dir.data, snapshot);
-        print(report, "  h5dump -H %s/snapshots/%s\n", dir.data, snapshot);
+        screen_printf(&report->screen, "Next\n");
+        screen_command(&report->screen, "  %s generate --snapshot %s --prompt \"...\"", loar.data, dir.data);
+        screen_command(&report->screen, "  %s inspect %s/snapshots/%s --digest", loar.data, dir.data, snapshot);
+        screen_command(&report->screen, "  h5dump -H %s/snapshots/%s", dir.data, snapshot);
+        screen_command(&report->screen, "  %s report %s", loar.data, dir.data);
         if (report->board)
-            print(report, "  tensorboard --logdir %s/runs\n", dir.data);
-        print(report, "  %s%s\n", resume.data, f->stopped ? "" : " --max_steps N");
+            put_board(report, f->output_dir);
+        screen_command(&report->screen, "  %s%s", resume.data, f->stopped ? "" : " --max_steps N");
     }
     text_free(&loar);
     text_free(&dir);
@@ -503,18 +520,18 @@ static void put_next(struct report *report, const struct end_facts *f, const cha
 void report_end_facts(struct report *report, const struct end_facts *f)
 {
     char elapsed[32], name[SNAPSHOT_STRING_SIZE];
-    print(report, "\n%s after step %lld of %lld (epoch %.2f, %lld tokens) in %s\n", f->stopped ? "Stopped" : "Finished",
+    screen_printf(&report->screen, "\n%s after step %lld of %lld (epoch %.2f, %lld tokens) in %s\n", f->stopped ? "Stopped" : "Finished",
           (long long)f->step, (long long)f->total, f->epoch, (long long)f->tokens, clock_text(elapsed, f->seconds));
-    print(report, "  digest      %s\n", f->digest);
+    screen_printf(&report->screen, "  digest      %s\n", f->digest);
     if (f->best_metric && *f->best_metric && f->best_step >= 0)
-        print(report, "  best        %s %.4f at step %lld\n", f->best_metric, f->best_value, (long long)f->best_step);
+        screen_printf(&report->screen, "  best        %s %.4f at step %lld\n", f->best_metric, f->best_value, (long long)f->best_step);
     if (report->saved_step >= 0) {
         snapshot_file_name(report->saved_step, name);
-        print(report, "  snapshot    %s/snapshots/%s\n", f->output_dir, name);
-        print(report, "  metrics     %s\n", report->path);
-        put_next(report, f, name);
-    } else {
-        print(report, "  metrics     %s\n", report->path);
+        screen_printf(&report->screen, "  snapshot    %s/snapshots/%s\n", f->output_dir, name);
     }
-    fflush(report->out);
+    screen_printf(&report->screen, "  metrics     %s\n", report->path);
+    if (f->picture)
+        screen_printf(&report->screen, "  picture     %s\n", f->picture);
+    if (report->saved_step >= 0)
+        put_next(report, f, name);
 }

@@ -18,6 +18,7 @@
 
 struct board;
 struct invocation;
+struct progress_facts;
 struct report;
 struct start;
 struct server;
@@ -31,7 +32,7 @@ void report_free(struct report *report);
 void report_print_to(struct report *report, FILE *file);
 /* Takes a board over: it is shown all lines from here on, and released with the report. */
 void report_show_on(struct report *report, struct board *board);
-/* Prints a text as it is; nothing where `text` failed. */
+/* Prints whole lines; longer ones are broken where standard output ends at a terminal. Nothing where `text` failed. */
 void report_text(struct report *report, const struct text *text);
 /* Writes a JSON object whose closing brace is missing as a line of metrics. Lines that a page of the run reads have one of the
  * members plan, end, stage with begins, sample, warning, error, snapshot, routing, or plain numbers; see launch/history.h. */
@@ -102,10 +103,14 @@ struct step_facts {
     struct slot_report sums; /* since the last line */
     double learning_rate, grad_norm; /* of the last step */
     double tokens_per_second, elapsed_s, left_s;
+    int64_t tokens_seen; /* in the whole run */
     int slowest_rank; /* -1: not known */
     double slowest_lag_ms, median_lag_ms;
     struct report_extra *extra; /* NULL: none */
 };
+/* Between these lines one that is drawn in place on a terminal, and nowhere else, a few times a second; any other output takes it away. */
+void report_allow_progress(struct report *report, bool allowed);
+void report_progress(struct report *report, const struct progress_facts *facts);
 void report_step(struct report *report, const struct step_facts *facts);
 
 /* Means of what a slot or evaluation summed; NaN where there was no token. The end token counts as answer. */
@@ -142,6 +147,7 @@ struct end_facts {
     double best_value;
     int64_t best_step;
     const char *output_dir;
+    const char *picture; /* of the losses, NULL: none */
     const struct invocation *invocation;
 };
 void report_end_facts(struct report *report, const struct end_facts *facts);

@@ -7,7 +7,9 @@
 #include "common/memory.h"
 #include "launch/board.h"
 #include "launch/estimate.h"
+#include "launch/gnuplot.h"
 #include "launch/invocation.h"
+#include "launch/plot.h"
 #include "launch/report.h"
 #include "launch/sift.h"
 #include "launch/start.h"
@@ -124,6 +126,7 @@ void report_plan(struct report *report, const struct start *start, const struct 
     struct error err;
     int n_data = run->train.n_parts + run->eval.n_parts;
     struct plan_data *data = mem_alloc((size_t)n_data, sizeof *data);
+    report_allow_progress(report, !run->options->disable_tqdm);
     put_hosts(server, &hosts);
     put_model(run, &model);
     put_stages(start, &stages);
@@ -169,6 +172,23 @@ void report_plan(struct report *report, const struct start *start, const struct 
     text_free(&groups);
 }
 
+/* logging_dir is the folder itself, as in Hugging Face's Trainer. */
+static enum status create_board(const struct options *o, int64_t first_step, struct board **out, struct error *err)
+{
+    struct text folder = {0};
+    enum status st;
+    if (o->logging_dir)
+        text_puts(&folder, o->logging_dir);
+    else
+        board_put_folder(o->output_dir, o->run_name ? o->run_name : "", &folder);
+    if (folder.failed)
+        st = error_set(err, STATUS_NOMEM, "no memory for a path");
+    else
+        st = board_create(folder.data, first_step, out, err);
+    text_free(&folder);
+    return st;
+}
+
 void report_open_board(struct report *report, const struct start *start, const struct invocation *invocation,
                        const struct text *options_text)
 {
@@ -179,7 +199,8 @@ void report_open_board(struct report *report, const struct start *start, const s
     size_t size;
     if (strcmp(o->report_to, "tensorboard"))
         return;
-    if (board_create(o->output_dir, o->run_name ? o->run_name : "", start->meta.step, &board, &err) != STATUS_OK) {
+    enum status st = create_board(o, start->meta.step, &board, &err);
+    if (st != STATUS_OK) {
         log_warn("report_to: nothing for TensorBoard will be written: %s; the run goes on", err.text);
         return;
     }
@@ -190,6 +211,28 @@ void report_open_board(struct report *report, const struct start *start, const s
     board_text(board, "options", start->meta.step, options_text->data, options_text->size);
     mem_free(run_file);
     report_show_on(report, board);
+}
+
+/* The picture that `loar plot loss` draws; NULL, and a warning, where it cannot be had. Release with mem_free. */
+static char *draw_loss(const struct report *report, const struct options *o)
+{
+    const struct text *lines = report_history(report);
+    struct text script = {0}, told = {0};
+    struct error err;
+    char *path = path_join(o->output_dir, "loss.svg");
+    struct plot_request request = {.name = o->run_name ? o->run_name : o->output_dir, .path = o->output_dir, .lines = lines->data,
+                                   .size = lines->size, .form = PLOT_SVG};
+    enum status st = path ? plot_loss(&request, &script, &told, &err) : error_set(&err, STATUS_NOMEM, "no memory for a path");
+    if (st == STATUS_OK)
+        st = gnuplot_draw(&script, path, &err);
+    if (st != STATUS_OK) {
+        log_warn("plot_loss: no picture: %s; loar plot loss and loar report draw it later", err.text);
+        mem_free(path);
+        path = NULL;
+    }
+    text_free(&script);
+    text_free(&told);
+    return path;
 }
 
 void report_end(struct report *report, const struct start *start, const struct invocation *invocation,
@@ -205,7 +248,9 @@ void report_end(struct report *report, const struct start *start, const struct i
         log_warn("no digest: %s", err.text);
         snprintf(digest, sizeof digest, "-");
     }
+    char *picture = start->run.options->plot_loss ? draw_loss(report, start->run.options) : NULL;
     struct end_facts facts = {
+        .picture = picture,
         .stopped = status == STATUS_STOPPED,
         .step = meta->step,
         .total = start_total_steps(start, meta),
@@ -221,4 +266,5 @@ void report_end(struct report *report, const struct start *start, const struct i
     };
     report_end_record(report, &facts);
     report_end_facts(report, &facts);
+    mem_free(picture);
 }

@@ -10,6 +10,7 @@
 #include "common/timing.h"
 #include "launch/evaluate.h"
 #include "launch/loar_setup.h"
+#include "launch/progress.h"
 #include "launch/report.h"
 #include "launch/run.h"
 #include "launch/saver.h"
@@ -125,6 +126,24 @@ static void estimate(struct course *c, double seconds)
         report_estimate(c->report, c->warm_seconds / WARM_STEPS, left);
 }
 
+static double seconds_left(const struct course *c, double elapsed, int64_t total)
+{
+    double per_step = elapsed / (double)(c->meta.step - c->start.meta.step);
+    return per_step * (double)(total - c->meta.step);
+}
+
+static void show_progress(struct course *c, const struct server_step *step, int64_t total)
+{
+    struct progress_facts facts = {
+        .step = c->meta.step,
+        .total = total,
+        .loss = step->sums.weight > 0 ? step->sums.loss / step->sums.weight : NAN,
+        .tokens_per_second = step->seconds > 0 ? (double)step->sums.tokens / step->seconds : 0,
+        .left_s = seconds_left(c, time_seconds() - c->began, total),
+    };
+    report_progress(c->report, &facts);
+}
+
 static void take_step(struct course *c, const struct server_step *step)
 {
     c->meta.step = step->step + 1;
@@ -141,10 +160,11 @@ static void take_step(struct course *c, const struct server_step *step)
     estimate(c, step->seconds);
     int64_t total = start_total_steps(&c->start, &c->meta);
     bool first = c->options->logging_first_step && c->meta.step == 1, last = stage_steps_done(c) == c->stage->steps;
-    if (!first && c->meta.step % c->options->logging_steps && !last)
+    if (!first && c->meta.step % c->options->logging_steps && !last) {
+        show_progress(c, step, total);
         return;
+    }
     double elapsed = time_seconds() - c->began;
-    double per_step = elapsed / (double)(c->meta.step - c->start.meta.step);
     struct step_facts facts = {
         .step = c->meta.step,
         .total = total,
@@ -154,7 +174,8 @@ static void take_step(struct course *c, const struct server_step *step)
         .grad_norm = step->grad_norm,
         .tokens_per_second = c->window.seconds > 0 ? (double)c->window.sums.tokens / c->window.seconds : 0,
         .elapsed_s = elapsed,
-        .left_s = per_step * (double)(total - c->meta.step),
+        .left_s = seconds_left(c, elapsed, total),
+        .tokens_seen = c->meta.tokens_seen,
         .slowest_rank = step->slowest_rank,
         .slowest_lag_ms = step->slowest_lag_ms,
         .median_lag_ms = step->median_lag_ms,

@@ -418,3 +418,17 @@ enum status transport_mpi_raw_exchange(struct transport *t, int peer, void *cons
     mem_free(statuses);
     return code == MPI_SUCCESS ? STATUS_OK : fail(err, code, "exchanging with", peer);
 }
+
+void transport_mpi_library(struct text *out)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int size = 0;
+    if (MPI_Get_library_version(version, &size) != MPI_SUCCESS)
+        return;
+    char *end = version + strcspn(version, "\n");
+    *end = '\0';
+    for (char *at = version; *at; at++) /* MPICH puts tabs between its words */
+        if (*at == '\t')
+            *at = ' ';
+    text_puts(out, version);
+}

@@ -46,7 +46,11 @@ static int remove_folder(void **state)
 
 static void open_board(const char *name, int64_t first_step)
 {
-    assert_ok(board_create(folder, name, first_step, &board, &err), &err);
+    struct text path = {0};
+    board_put_folder(folder, name, &path);
+    assert_false(path.failed);
+    assert_ok(board_create(path.data, first_step, &board, &err), &err);
+    text_free(&path);
 }
 
 static void line(const char *text)
@@ -279,11 +283,13 @@ static void short_memory(void **state)
     (void)state;
     static const char step[] = "{\"step\": 1, \"epoch\": 1, \"loss\": 2}\n",
                       map[] = "{\"step\": 1, \"routing\": \"train\", \"tasks\": [\"qa\"], \"active\": [[[0.5]]]}\n";
+    struct text path = {0};
+    board_put_folder(folder, "short", &path);
     long live = mem_live();
     int n = 0;
     for (enum status st = STATUS_NOMEM; st != STATUS_OK; n++) {
         mem_fail_after(n, true);
-        st = board_create(folder, "short", 0, &board, &err);
+        st = board_create(path.data, 0, &board, &err);
         mem_fail_after(-1, false);
         if (st == STATUS_OK)
             board_free(board);
@@ -306,7 +312,8 @@ static void short_memory(void **state)
     assert_true(n_seen > 10);
     done();
     assert_int_equal(mem_live(), live);
-    assert_refused(board_create("/proc/nowhere", "x", 0, &board, &err), STATUS_IO, &err, "/proc/nowhere");
+    text_free(&path);
+    assert_refused(board_create("/proc/nowhere", 0, &board, &err), STATUS_IO, &err, "/proc/nowhere");
 }
 
 /* The report shows its lines, as it writes them. */

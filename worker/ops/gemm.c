@@ -17,6 +17,7 @@ static struct {
     __typeof__(&cblas_sgemm) sgemm;
     __typeof__(&cblas_sgemv) sgemv;
     __typeof__(&openblas_get_corename) corename;
+    __typeof__(&openblas_get_config) config;
     enum status status;
     struct error err;
 } blas;
@@ -47,6 +48,7 @@ static void load(void)
     *(void **)&blas.sgemm = symbol(library, "cblas_sgemm");
     *(void **)&blas.sgemv = symbol(library, "cblas_sgemv");
     *(void **)&blas.corename = symbol(library, "openblas_get_corename");
+    *(void **)&blas.config = symbol(library, "openblas_get_config");
     __typeof__(&openblas_set_num_threads) set_threads;
     *(void **)&set_threads = symbol(library, "openblas_set_num_threads");
     if (blas.status == STATUS_OK)
@@ -64,6 +66,11 @@ enum status gemm_init(struct error *err)
 const char *gemm_kernels(void)
 {
     return blas.corename();
+}
+
+const char *gemm_library(void)
+{
+    return blas.config();
 }
 
 void gemm_one(const struct gemm *job, float alpha)

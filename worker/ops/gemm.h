@@ -35,6 +35,9 @@ enum status gemm_init(struct error *err);
 /* Name of the kernels in use ("SkylakeX"), for reports. */
 const char *gemm_kernels(void);
 
+/* The library and how it was built, for reports. */
+const char *gemm_library(void);
+
 /* Computes independent products side by side; no C may overlap another job's matrices. */
 void gemm_run(struct threads *pool, const struct gemm *jobs, int n_jobs);
 /* One product in the calling thread, times alpha: for use inside a task. */
