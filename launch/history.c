@@ -104,7 +104,7 @@ static enum history_kind kind_of(const struct json *line)
         {"plan", JSON_KIND_OBJECT, HISTORY_PLAN},     {"end", JSON_KIND_OBJECT, HISTORY_END},
         {"sample", JSON_KIND_OBJECT, HISTORY_SAMPLE}, {"warning", JSON_KIND_STRING, HISTORY_WARNING},
         {"error", JSON_KIND_STRING, HISTORY_ERROR},   {"snapshot", JSON_KIND_STRING, HISTORY_SNAPSHOT},
-        {"routing", JSON_KIND_STRING, HISTORY_ROUTING_TRAIN},
+        {"routing", JSON_KIND_STRING, HISTORY_ROUTING_TRAIN}, {"early_stop", JSON_KIND_BOOL, HISTORY_EARLY},
     };
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
         if (json_kind(json_member(line, marks[i].key)) == marks[i].value) {

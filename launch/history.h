@@ -23,6 +23,7 @@ enum history_kind {
     HISTORY_PLAN,     /* "plan": what was to be done, once for each part of a run that was resumed */
     HISTORY_END,      /* "end" */
     HISTORY_STAGE,    /* "stage" with "begins" */
+    HISTORY_EARLY,    /* "early_stop": a stage, or the run, was ended for want of gain */
     HISTORY_SAMPLE,   /* "sample": a generated answer */
     HISTORY_WARNING,  /* "warning" */
     HISTORY_ERROR,    /* "error": why the run failed */

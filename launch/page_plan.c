@@ -320,9 +320,23 @@ static void put_end(struct text *out, const struct history *h)
     }
 }
 
+/* A stage that ended before its last step; without stages, the run. */
+static void put_early(struct text *out, const struct json *line)
+{
+    begin_row(out, "early stop");
+    text_printf(out, "</td><td>after step %.0f", history_real(line, "step"));
+    if (*history_text(line, "stage")) {
+        text_puts(out, ", stage ");
+        svg_puts(out, history_text(line, "stage"));
+    }
+    text_printf(out, ": no gain since step %.0f</td></tr>\n", history_real(line, "best_step"));
+}
+
 static void put_parts(struct text *out, const struct history *h)
 {
     const struct history_lines *plans = &h->lines[HISTORY_PLAN], *snapshots = &h->lines[HISTORY_SNAPSHOT];
+    for (int i = 0; i < h->lines[HISTORY_EARLY].count; i++)
+        put_early(out, h->lines[HISTORY_EARLY].items[i]);
     for (int i = 0; i < plans->count; i++) {
         const struct json *plan = json_member(plans->items[i], "plan");
         if (!*history_text(plan, "resumed_from"))

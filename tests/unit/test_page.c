@@ -327,6 +327,8 @@ static void page_says_how_the_run_stands(void **state)
         {"{\"step\": 9, \"plan\": {\"total_steps\": 20}}\n{\"step\": 9, \"end\": {\"stopped\": false, \"step\": 9, \"why\": \"no better for 3 evaluations\","
          " \"best_metric\": \"eval_x\", \"best_value\": 0.5, \"best_step\": 6, \"digest\": \"ab\", \"seconds\": 4000, \"ended\": \"2026-01-02T03:04:05Z\"}}\n",
          "finished early, 11 steps before the last that was planned: no better for 3 evaluations, 2026-01-02 03:04 UTC", "no end recorded"},
+        {"{\"step\": 9, \"stage\": \"a\", \"early_stop\": true, \"best_step\": 6, \"eval_loss\": 0.5}\n",
+         "<th>early stop</th><td></td><td>after step 9, stage a: no gain since step 6", "Evaluation loss"},
         {"{\"step\": 9, \"end\": {\"stopped\": true, \"step\": 9}}\n", "stopped on request", "finished"},
         {"{\"step\": 1, \"loss\": 1, \"elapsed_s\": 100}\n{\"step\": 2, \"loss\": 1, \"elapsed_s\": 30}\n", "2 min 10 s", "x"},
         /* hostile texts everywhere */
