@@ -15,8 +15,8 @@ static void labels_are_the_next_token(void **state)
     struct batch batch = {0};
     int32_t tokens[] = {10, 11, 12, 13, 14, 15};
     uint8_t spans[] = {SPAN_PROMPT, SPAN_PROMPT, SPAN_THOUGHT, SPAN_ANSWER, SPAN_ANSWER, SPAN_END};
-    struct row row = {tokens, spans, 6, 3, 2.0f, {0}};
-    struct row single = {tokens, spans, 1, 1, 1.0f, {0}};
+    struct row row = {.tokens = tokens, .spans = spans, .n_tokens = 6, .task = 3, .weight = 2.0f};
+    struct row single = {.tokens = tokens, .spans = spans, .n_tokens = 1, .task = 1, .weight = 1.0f};
     assert_ok(batch_append(&batch, &row, weights, &err), &err);
     assert_ok(batch_append(&batch, &single, weights, &err), &err);
     row.task = 5;
@@ -81,7 +81,7 @@ static void weight_zero_takes_no_loss(void **state)
     int32_t tokens[] = {1, 2, 3};
     uint8_t spans[] = {SPAN_PROMPT, SPAN_THOUGHT, SPAN_END};
     const float no_thought[SPAN_COUNT] = {0, 0, 1, 1};
-    struct row row = {tokens, spans, 3, 0, 1, {0}};
+    struct row row = {.tokens = tokens, .spans = spans, .n_tokens = 3, .weight = 1};
     assert_ok(batch_append(&batch, &row, no_thought, &err), &err);
     assert_int_equal(batch.targets[0], -1);
     assert_true(batch.weights[0] == 0);
@@ -98,13 +98,92 @@ static void weight_zero_takes_no_loss(void **state)
     batch_free(&batch);
 }
 
+static void stretches_weigh_turns(void **state)
+{
+    (void)state;
+    struct error err;
+    struct batch batch = {0};
+    int32_t tokens[] = {1, 2, 3, 4, 5, 6, 7, 8};
+    uint8_t spans[] = {SPAN_PROMPT, SPAN_ANSWER, SPAN_END, SPAN_PROMPT, SPAN_THOUGHT, SPAN_ANSWER, SPAN_END, SPAN_PROMPT};
+    struct stretch stretches[] = {{1, 0.5f}, {3, 1}, {4, 3}, {6, 0}};
+    struct row row = {.tokens = tokens, .spans = spans, .n_tokens = 8, .weight = 2, .stretches = stretches, .n_stretches = 4};
+    assert_ok(batch_append(&batch, &row, weights, &err), &err);
+    row.n_stretches = 0;
+    assert_ok(batch_append(&batch, &row, weights, &err), &err);
+    const float uneven[] = {2, 2, 0, 3, 12, 0, 0, 0}, even[] = {4, 4, 0, 1, 4, 4, 0, 0}; /* spans weigh 0, 0.5, 2, 2 */
+    for (int i = 0; i < 8; i++) {
+        assert_true(batch.weights[i] == uneven[i]);
+        assert_int_equal(batch.targets[i], uneven[i] > 0 ? tokens[i + 1] : -1);
+        assert_true(batch.weights[8 + i] == even[i]);
+    }
+    batch_free(&batch);
+}
+
+/* Sums of the row's weights over thoughts, and over answers with their end tokens. */
+static void sums_of(const struct row *row, const float span_weights[SPAN_COUNT], double sums[2])
+{
+    struct error err;
+    struct batch batch = {0};
+    assert_ok(batch_append(&batch, row, span_weights, &err), &err);
+    sums[0] = sums[1] = 0;
+    for (int i = 0; i < batch.n_tokens; i++)
+        if (batch.targets[i] >= 0 && batch.target_spans[i] != SPAN_PROMPT)
+            sums[batch.target_spans[i] != SPAN_THOUGHT] += (double)batch.weights[i];
+    batch_free(&batch);
+}
+
+static void assert_near(double found, double wanted)
+{
+    if (!(found > wanted - 1e-5 && found < wanted + 1e-5))
+        fail_msg("%.9g is not %.9g", found, wanted);
+}
+
+static void balanced_rows_share_as_told(void **state)
+{
+    (void)state;
+    enum { N = 100 };
+    int32_t tokens[N] = {0};
+    uint8_t spans[N] = {0};
+    const float given[SPAN_COUNT] = {0, 1, 3, 3};
+    double sums[2];
+    struct row row = {.tokens = tokens, .spans = spans, .n_tokens = N, .weight = 1, .balanced = true};
+    for (int thought = 0; thought <= 80; thought += 8) {
+        for (int i = 0; i < N; i++)
+            spans[i] = i < 10 ? SPAN_PROMPT : i < 10 + thought ? SPAN_THOUGHT : i < N - 1 ? SPAN_ANSWER : SPAN_END;
+        sums_of(&row, given, sums);
+        assert_near(sums[0], thought ? 90 * 0.25 : 0);
+        assert_near(sums[1], thought ? 90 * 0.75 : 90);
+    }
+    /* The row's weight multiplies all; a part of weight 0 leaves the other as many tokens as it has. */
+    row.weight = 2;
+    sums_of(&row, (const float[SPAN_COUNT]){0, 1, 3, 3}, sums);
+    assert_near(sums[0] + sums[1], 180);
+    sums_of(&row, (const float[SPAN_COUNT]){0, 0, 3, 3}, sums);
+    assert_near(sums[0], 0);
+    assert_near(sums[1], 20);
+    /* Turns of uneven factors keep their ratio; those of factor 0 are no part of the count. */
+    struct stretch stretches[] = {{10, 4}, {50, 1}, {80, 0}, {91, 1}};
+    row.weight = 1;
+    row.stretches = stretches;
+    row.n_stretches = 4;
+    sums_of(&row, given, sums);
+    assert_near(sums[0], 79 * 0.25);
+    assert_near(sums[1], 79 * 0.75);
+    struct row_weights w = row_weights_begin(&row, given);
+    float four = row_weights_next(&w, 10), one = row_weights_next(&w, 60);
+    assert_true(four == 4 * one && one > 0);
+    /* Prompts that are learnt stay as they are. */
+    w = row_weights_begin(&row, (const float[SPAN_COUNT]){1, 1, 3, 3});
+    assert_true(row_weights_next(&w, 5) == 1);
+}
+
 static void memory_may_run_out(void **state)
 {
     (void)state;
     struct error err;
     int32_t tokens[40] = {0};
     uint8_t spans[40] = {0};
-    struct row row = {tokens, spans, 40, 0, 1, {0}};
+    struct row row = {.tokens = tokens, .spans = spans, .n_tokens = 40, .weight = 1};
     bool done = false;
     for (long n = 0; !done; n++) {
         struct batch batch = {0};
@@ -235,6 +314,7 @@ int main(void)
         cmocka_unit_test(labels_are_the_next_token), cmocka_unit_test(classes_stand_at_the_last_token), cmocka_unit_test(weight_zero_takes_no_loss),
         cmocka_unit_test(memory_may_run_out), cmocka_unit_test(every_row_once_per_epoch),
         cmocka_unit_test(order_does_not_depend_on_workers), cmocka_unit_test(fewer_rows_than_slots_are_refused),
-        cmocka_unit_test(spans_have_names)};
+        cmocka_unit_test(spans_have_names), cmocka_unit_test(stretches_weigh_turns),
+        cmocka_unit_test(balanced_rows_share_as_told)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -320,21 +320,89 @@ static void files_without_rows_are_refused(void **state)
     dataset_free(&dataset);
 }
 
-static void masked_rows_are_refused(void **state)
+static void masked_rows_are_left_out(void **state)
 {
     (void)state;
     struct dataset dataset = {0};
     fx.rules.span_weights[SPAN_ANSWER] = fx.rules.span_weights[SPAN_END] = 0;
     assert_ok(load(&dataset, two_rows), &err); /* the thought is still taught */
+    assert_int_equal(dataset.parts[0].stats.masked, 0);
     static const char no_thought[] = "{\"prompt\": \"P\", \"completion\": \"C\"}\n{\"prompt\": \"P\", \"completion\": \"<think>T</think>C\"}\n";
-    assert_refused(load(&dataset, no_thought), STATUS_DATA, &err, "rows.jsonl:1: no token of the row takes loss");
-    fx.rules.strict = false;
     assert_ok(load(&dataset, no_thought), &err);
-    assert_int_equal(dataset.parts[1].stats.skipped, 1);
+    assert_int_equal(dataset.parts[1].stats.masked, 1);
+    assert_int_equal(dataset.parts[1].stats.skipped, 0);
     assert_int_equal(dataset.rows, 3);
+    assert_non_null(strstr(dataset.parts[1].problems, "rows.jsonl:1: no token of the row takes loss"));
     fx.rules.span_weights[SPAN_THOUGHT] = 0;
-    assert_refused(load(&dataset, no_thought), STATUS_DATA, &err, "no row of 2 can be used: 2 bad");
+    assert_refused(load(&dataset, no_thought), STATUS_DATA, &err,
+                   "no row of 2 can be used: 0 bad, 0 longer than max_length 100000, 2 without a token that takes loss");
     rows_fixture_reset(&fx);
+    assert_refused(load(&dataset, "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": "
+                                  "\"A\", \"mask\": true}]}\n"), STATUS_DATA, &err, "1 without a token that takes loss");
+    dataset_free(&dataset);
+}
+
+static const char turn_row[] =
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\"}]}\n";
+static const char uneven_row[] =
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\", \"weight\": 0.25},"
+    " {\"role\": \"user\", \"content\": \"R\"}, {\"role\": \"assistant\", \"content\": \"B\"}, {\"role\": \"user\", \"content\": "
+    "\"S\"}, {\"role\": \"assistant\", \"content\": \"C\", \"loss\": false}, {\"role\": \"user\", \"content\": \"U\"},"
+    " {\"role\": \"assistant\", \"content\": \"<think>T</think>D\", \"loss_scale\": 2}], \"weight\": 3}\n";
+
+/* Weights of turns arrive at their tokens, in the rows that have them and in no other; a load that fails takes none along. */
+static void turns_have_weights_of_their_own(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    assert_ok(load(&dataset, two_rows), &err);
+    assert_int_equal(dataset.stretches.n_places, 0);
+    char rows[2048];
+    snprintf(rows, sizeof rows, "%s{\"messages\": 1}\n", uneven_row);
+    assert_refused(load(&dataset, rows), STATUS_DATA, &err, "rows.jsonl:2");
+    fx.spec.format = "messages";
+    snprintf(rows, sizeof rows, "%s%s%s", turn_row, uneven_row, turn_row);
+    assert_ok(load(&dataset, rows), &err);
+    assert_int_equal(dataset.stretches.n_places, 1);
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[1], 3, 0, fx.rules.span_weights, &batch, &err), &err);
+    assert_taught(&batch, 1, SPAN_COUNT, "A" END "B" END "T\n</think>\n\nD" END);
+    const float wanted[] = {0.75f, 0.75f, 3, 3};
+    for (int s = 0; s < 3; s++)
+        for (int i = batch.starts[s], k = 0; i < batch.starts[s + 1]; i++)
+            if (batch.targets[i] >= 0)
+                assert_true(batch.weights[i] == (s != 1 ? 1.0f : k < 4 ? wanted[k] : 6.0f) && ++k);
+    fx.rules.last_turn_only = true;
+    assert_ok(load(&dataset, uneven_row), &err);
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[2], 1, 0, fx.rules.span_weights, &batch, &err), &err);
+    assert_taught(&batch, 0, SPAN_COUNT, "T\n</think>\n\nD" END);
+    assert_int_equal(dataset_row(&dataset, dataset.rows - 1).n_stretches, 0);
+    assert_true(dataset_row(&dataset, dataset.rows - 1).weight == 6);
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
+    dataset_free(&dataset);
+}
+
+static void balance_reaches_batches(void **state)
+{
+    (void)state;
+    struct dataset dataset = {0};
+    struct batch batch = {0};
+    fx.rules.balanced = true;
+    fx.rules.span_weights[SPAN_THOUGHT] = 3;
+    assert_ok(load(&dataset, two_rows), &err);
+    assert_ok(dataset_eval_batch(&dataset, &dataset.parts[0], 1, 0, fx.rules.span_weights, &batch, &err), &err);
+    double sums[2] = {0, 0};
+    int count = 0;
+    for (int i = 0; i < batch.n_tokens; i++)
+        if (batch.targets[i] >= 0) {
+            sums[batch.target_spans[i] == SPAN_THOUGHT] += (double)batch.weights[i];
+            count++;
+        }
+    assert_true(sums[1] > 0.75 * count - 1e-4 && sums[1] < 0.75 * count + 1e-4);
+    assert_true(sums[0] > 0.25 * count - 1e-4 && sums[0] < 0.25 * count + 1e-4);
+    rows_fixture_reset(&fx);
+    batch_free(&batch);
     dataset_free(&dataset);
 }
 
@@ -648,7 +716,8 @@ int main(void)
         cmocka_unit_test(tables_become_tokens), cmocka_unit_test(plain_text_is_learnt_whole), cmocka_unit_test(special_text_is_plain_and_counted),
         cmocka_unit_test(marks_and_line_ends_are_accepted), cmocka_unit_test(strict_lists_all_problems),
         cmocka_unit_test(bad_rows_can_be_skipped), cmocka_unit_test(files_without_rows_are_refused),
-        cmocka_unit_test(masked_rows_are_refused), cmocka_unit_test(weights_multiply),
+        cmocka_unit_test(masked_rows_are_left_out), cmocka_unit_test(turns_have_weights_of_their_own),
+        cmocka_unit_test(balance_reaches_batches), cmocka_unit_test(weights_multiply),
         cmocka_unit_test(rows_over_the_limit), cmocka_unit_test(tokens_outside_the_model_are_refused),
         cmocka_unit_test(rows_get_their_places_among_labels), cmocka_unit_test(labels_that_cannot_be_told_apart_are_refused),
         cmocka_unit_test(threads_do_not_matter), cmocka_unit_test(several_sets_share_one_numbering),

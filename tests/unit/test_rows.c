@@ -120,9 +120,23 @@ static void message_weights_count(void **state)
     assert_true(f.conversation.messages[3].supervised);
     assert_true(f.conversation.weight == 1.5f);
     snprintf(text, sizeof text, two, "\"loss_scale\": 2", "\"weight\": 3");
-    assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "messages[3] has the weight 3 and an earlier turn 2");
+    assert_ok(read_text(&f, NULL, text, false), &f.err); /* turns of their own weights */
+    assert_true(f.conversation.weight == 0.5f);
+    assert_true(f.conversation.messages[1].factor == 2 && f.conversation.messages[3].factor == 3);
+    snprintf(text, sizeof text, two, "\"loss_scale\": 2", "\"weight\": 2, \"train\": true");
+    assert_ok(read_text(&f, NULL, text, false), &f.err); /* one weight for all turns is the row's */
+    assert_true(f.conversation.weight == 1 && f.conversation.messages[1].factor == 0 && f.conversation.messages[3].factor == 0);
+    snprintf(text, sizeof text, two, "\"mask\": true, \"weight\": 5", "\"mask\": false, \"loss\": true");
+    assert_ok(read_text(&f, NULL, text, false), &f.err);
+    assert_true(!f.conversation.messages[1].supervised && f.conversation.messages[3].supervised && f.conversation.weight == 0.5f);
+    snprintf(text, sizeof text, two, "\"train\": false", "\"weight\": null");
+    assert_ok(read_text(&f, NULL, text, false), &f.err);
+    assert_true(!f.conversation.messages[1].supervised && f.conversation.messages[3].supervised);
+    snprintf(text, sizeof text, two, "\"mask\": 1", "\"weight\": 0");
+    assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "messages[1].mask must be true or false, found an integer");
     snprintf(text, sizeof text, two, "\"loss\": false", "\"weight\": 0");
-    assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "no assistant message takes loss");
+    assert_ok(read_text(&f, NULL, text, false), &f.err); /* the data set counts such rows */
+    assert_false(f.conversation.messages[1].supervised || f.conversation.messages[3].supervised);
     snprintf(text, sizeof text, two, "\"loss\": 1", "\"weight\": 0");
     assert_refused(read_text(&f, NULL, text, false), STATUS_DATA, &f.err, "messages[1].loss must be true or false, found an integer");
     snprintf(text, sizeof text, two, "\"weight\": -1", "\"weight\": 0");
@@ -359,8 +373,13 @@ static void bad_rows_are_explained(void **state)
         {NULL, "{\"messages\": []}", "the last message must be an assistant's"},
         {NULL, "{\"messages\": [\"a\"]}", "messages[0] must be an object with role and content, found a string"},
         {NULL, "{\"messages\": [{\"content\": \"a\"}]}", "messages[0] has the role '(none)'; allowed are"},
-        {NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", "messages[0] has the role 'tool'; allowed are system, user and assistant"},
-        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]}", "messages[0].content must be a string, found an array"},
+        {NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", "messages[0] has the role 'tool' at the beginning; the order must be"},
+        {NULL, "{\"messages\": [{\"role\": \"critic\", \"content\": \"a\"}]}", "messages[0] has the role 'critic'; allowed are system, user, assistant and tool"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"tool\", \"content\": \"b\"}]}", "messages[1] has the role 'tool' right after 'user'"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image_url\", \"image_url\": {}}]}]}", "messages[0].content[0] is of type 'image_url'; only text and reasoning"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": []}]}", "messages[0].content is empty"},
+        {NULL, TURNS("\"content\": \"A\", \"tool_calls\": [{\"id\": 1}]"), "messages[1] has tool_calls"},
+        {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]}", "messages[0].content[0] must be a text, or an object with type text and the text in it, found null"},
         {NULL, "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", "messages[0] has the role 'assistant' at the beginning; the order must be"},
         {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "the last message must be an assistant's"},
         {NULL, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"b\"}]}", "messages[1] has the role 'user' right after 'user'"},
@@ -374,7 +393,7 @@ static void bad_rows_are_explained(void **state)
         {NULL, "{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"completion\": [{\"role\": \"user\", \"content\": \"b\"}]}", "completion[0] has the role 'user' right after 'user'"},
         {NULL, "{\"prompt\": \"P\", \"completion\": []}", "the last message must be an assistant's"},
         {NULL, "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", \"value\": 3}]}", "conversations[1].value must be a string, found an integer"},
-        {NULL, "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"observation\", \"value\": \"b\"}]}", "conversations[1] has the role 'observation'; allowed are"},
+        {NULL, "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"observation\", \"value\": \"b\"}]}", "conversations[1] has the role 'tool' right after 'user'"},
         {NULL, "{\"conversations\": [{\"from\": \"gpt\", \"value\": \"a\"}]}", "conversations[0] has the role 'assistant' at the beginning"},
         {NULL, "{\"conversation\": [{\"human\": \"a\", \"assistant\": \" \"}]}", "conversation[0].assistant is empty"},
         {NULL, "{\"conversation\": [{\"human\": \"a\", \"assistant\": \"b\", \"gpt\": \"c\"}]}", "conversation[0] has the role '(none)'"},
@@ -568,8 +587,8 @@ static void alpaca_rows_are_read_whole(void **state)
     assert_int_equal(thoughts, 0);
 }
 
-/* Real talks with and without calls of tools: the latter are read, the former are refused for the role, never half read. */
-static void sharegpt_rows_are_read_or_refused(void **state)
+/* Real talks with calls of tools: what tools say is a turn of its own, never learnt. */
+static void sharegpt_talks_with_tools(void **state)
 {
     (void)state;
     const char *path = shared_data("chat/llamafactory/glaive_toolcall_en_demo.json");
@@ -581,28 +600,104 @@ static void sharegpt_rows_are_read_or_refused(void **state)
     const struct row_format *format;
     const struct row_options options = {0};
     bool found;
-    int64_t read = 0, refused = 0;
+    int64_t read = 0, with_tools = 0;
     assert_ok(row_format_find("sharegpt", &format, &f.err), &f.err);
     assert_ok(jsonl_open(path, &reader, &f.err), &f.err);
-    for (;;) {
+    for (;; read++) {
         assert_ok(jsonl_next(&reader, &record, &found, &f.err), &f.err);
         if (!found)
             break;
         assert_ok(jsonl_parse(&reader, &record, &f.json, &f.err), &f.err);
-        bool calls = memmem(record.text, record.size, "\"function_call\"", 15);
-        enum status st = row_read(format, f.json, path, record.line, &options, &f.arena, &f.conversation, &f.err);
-        assert_int_equal(st, calls ? STATUS_DATA : STATUS_OK);
-        if (calls)
-            assert_non_null(strstr(f.err.text, "has the role 'function_call'"));
-        read += !calls;
-        refused += calls;
+        assert_ok(row_read(format, f.json, path, record.line, &options, &f.arena, &f.conversation, &f.err), &f.err);
+        bool tools = false;
+        for (int i = 0; i < f.conversation.count; i++) {
+            const struct message *m = &f.conversation.messages[i];
+            assert_true(m->supervised == (m->role == ROLE_ASSISTANT));
+            tools |= m->role == ROLE_TOOL;
+        }
+        with_tools += tools;
         json_free(f.json);
         f.json = NULL;
         arena_reset(&f.arena);
     }
-    assert_int_equal(read, 147);
-    assert_int_equal(refused, 153);
+    assert_int_equal(read, 300);
+    assert_int_equal(with_tools, 153);
     jsonl_close(&reader);
+    fixture_free(&f);
+}
+
+static void contents_may_come_in_parts(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    assert_ok(read_text(&f, NULL,
+                        "{\"messages\": [{\"role\": \"developer\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": [{\"type\": "
+                        "\"text\", \"text\": \"Q \"}, \"more\"]}, {\"role\": \"assistant\", \"content\": \"call\"}, {\"role\": \"ipython\", "
+                        "\"content\": \"42\"}, {\"role\": \"function\", \"content\": \"43\"}, {\"role\": \"assistant\", \"content\": [{\"type\": "
+                        "\"reasoning\", \"value\": \" T \"}, {\"type\": \"text\", \"value\": \"A\"}], \"tool_calls\": []}]}", false), &f.err);
+    assert_int_equal(f.conversation.count, 6);
+    assert_message(&f, 0, ROLE_SYSTEM, "S", NULL);
+    assert_message(&f, 1, ROLE_USER, "Q more", NULL);
+    assert_message(&f, 3, ROLE_TOOL, "42", NULL);
+    assert_message(&f, 4, ROLE_TOOL, "43", NULL);
+    assert_message(&f, 5, ROLE_ASSISTANT, "A", "T");
+    assert_true(f.conversation.messages[2].supervised && !f.conversation.messages[3].supervised);
+    fixture_free(&f);
+}
+
+/* Reads with the options of a run. */
+static enum status read_with(struct fixture *f, const char *format_name, const char *text, const struct row_options *options)
+{
+    const struct row_format *format;
+    json_free(f->json);
+    f->json = NULL;
+    f->arena.block_bytes = 4096;
+    arena_reset(&f->arena);
+    TRY(json_parse_piece(text, strlen(text), "rows.jsonl", 7, &f->json, &f->err));
+    TRY(row_format_find(format_name, &format, &f->err));
+    return row_read(format, f->json, "rows.jsonl", 7, options, &f->arena, &f->conversation, &f->err);
+}
+
+static void empty_thoughts_are_kept_where_allowed(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    const struct row_options strict = {0}, empty = {.empty_thoughts = true};
+    static const struct {
+        const char *format, *row;
+    } rows[] = {
+        {"qa-cot", "{\"question\": \"Q\", \"thought\": \" \\n\", \"answer\": \"A\"}"},
+        {"qa-cot", "{\"question\": \"Q\", \"thought\": null, \"answer\": \"A\"}"},
+        {"gsm8k", "{\"question\": \"Q\", \"answer\": \"#### A\"}"},
+        {"messages", TURNS("\"content\": \"<think>\\n\\n</think>\\n\\nA\"")},
+        {"messages", TURNS("\"content\": \"A\", \"reasoning_content\": \"\"")},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        enum status st = read_with(&f, rows[i].format, rows[i].row, &strict);
+        assert_int_equal(st, i < 2 ? STATUS_DATA : STATUS_OK);
+        if (st == STATUS_OK)
+            assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL);
+        assert_ok(read_with(&f, rows[i].format, rows[i].row, &empty), &f.err);
+        assert_message(&f, 1, ROLE_ASSISTANT, "A", "");
+    }
+    assert_refused(read_with(&f, rows[0].format, rows[0].row, &strict), STATUS_DATA, &f.err,
+                   "'thought' is empty; fill it, remove the row, or set ignore_empty_thought: true");
+    assert_ok(read_with(&f, "messages", TURNS("\"content\": \"A\""), &empty), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", NULL); /* no thought at all is none */
+    fixture_free(&f);
+}
+
+static void thoughts_may_have_other_tags(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    const struct row_options named = {.thought_open = "<reason>", .thought_close = "</reason>"};
+    assert_ok(read_with(&f, "messages", TURNS("\"content\": \"<reason>T <think> on</reason>A\""), &named), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", "T <think> on");
+    assert_ok(read_with(&f, "messages", TURNS("\"content\": \"<think>T</think>A\""), &named), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", "T");
+    assert_refused(read_with(&f, "messages", TURNS("\"content\": \"<reason>T\""), &named), STATUS_DATA, &f.err,
+                   "messages[1] opens <reason> and never closes it");
     fixture_free(&f);
 }
 
@@ -616,6 +711,7 @@ int main(void)
         cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(labels_are_answers), cmocka_unit_test(records_are_found),
         cmocka_unit_test(broken_files_are_explained), cmocka_unit_test(gsm8k_is_read_whole),
         cmocka_unit_test(esft_messages_are_read_whole), cmocka_unit_test(alpaca_rows_are_read_whole),
-        cmocka_unit_test(sharegpt_rows_are_read_or_refused)};
+        cmocka_unit_test(sharegpt_talks_with_tools), cmocka_unit_test(contents_may_come_in_parts),
+        cmocka_unit_test(empty_thoughts_are_kept_where_allowed), cmocka_unit_test(thoughts_may_have_other_tags)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

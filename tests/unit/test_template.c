@@ -11,7 +11,8 @@
 #define USER "<\xEF\xBD\x9CUser\xEF\xBD\x9C>"
 #define ASSISTANT "<\xEF\xBD\x9C" "Assistant\xEF\xBD\x9C>"
 
-static const char *const names[] = {"deepseek-llm", "deepseek-coder", "deepseek-v3", "deepseek-r1", "plain"};
+static const char *const names[] = {"deepseek-llm", "deepseek-v2",   "deepseek-coder", "deepseek-v3", "deepseek-v3.1",
+                                    "deepseek-r1",  "alpaca",        "plain"};
 enum { NAMES = sizeof names / sizeof *names };
 
 /* Byte-level, with the tokens of R1 and, in addition, Coder's end token. */
@@ -32,7 +33,8 @@ static struct tokenizer *demo_open(void)
 
 static struct message message(enum role role, const char *content, const char *thought, bool supervised)
 {
-    return (struct message){role, content, strlen(content), thought, thought ? strlen(thought) : 0, supervised};
+    return (struct message){.role = role, .content = content, .content_size = strlen(content), .thought = thought,
+                            .thought_size = thought ? strlen(thought) : 0, .supervised = supervised};
 }
 
 /* The row as text, each span in its own brackets: prompt {}, thought (), answer [], end <>. */

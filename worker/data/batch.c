@@ -3,7 +3,6 @@
 #include "worker/data/batch.h"
 
 #include <limits.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "common/memory.h"
@@ -18,7 +17,51 @@ void row_free(struct row *row)
 {
     mem_free(row->tokens);
     mem_free(row->spans);
+    mem_free(row->stretches);
     *row = (struct row){0};
+}
+
+static float stretch_factor(struct row_weights *w, int i)
+{
+    const struct row *row = w->row;
+    while (w->at < row->n_stretches && row->stretches[w->at].first <= i)
+        w->at++;
+    return w->at ? row->stretches[w->at - 1].factor : 1.0f;
+}
+
+/* Sums are taken in the order of tokens, in double: a function of the row alone. */
+static void balance(struct row_weights *w, const float span_weights[SPAN_COUNT])
+{
+    const float t = span_weights[SPAN_THOUGHT], a = span_weights[SPAN_ANSWER];
+    double factors[2] = {0, 0}, count = 0; /* answer, thought */
+    for (int i = 1; i < w->row->n_tokens; i++) {
+        enum span span = w->row->spans[i];
+        float factor = stretch_factor(w, i);
+        if (span == SPAN_PROMPT || !(span_weights[span] * factor > 0.0f))
+            continue;
+        factors[span == SPAN_THOUGHT] += factor;
+        count++;
+    }
+    w->at = 0;
+    double shares = (factors[1] > 0 ? (double)t : 0) + (factors[0] > 0 ? (double)a : 0);
+    w->spans[SPAN_THOUGHT] = factors[1] > 0 ? (float)((double)t / shares * count / factors[1]) : 0.0f;
+    w->spans[SPAN_ANSWER] = factors[0] > 0 ? (float)((double)a / shares * count / factors[0]) : 0.0f;
+    w->spans[SPAN_END] = w->spans[SPAN_ANSWER];
+}
+
+struct row_weights row_weights_begin(const struct row *row, const float span_weights[SPAN_COUNT])
+{
+    struct row_weights w = {.row = row};
+    memcpy(w.spans, span_weights, sizeof w.spans);
+    if (row->balanced)
+        balance(&w, span_weights);
+    return w;
+}
+
+float row_weights_next(struct row_weights *w, int i)
+{
+    float weight = w->row->weight * w->spans[w->row->spans[i]];
+    return w->row->n_stretches ? weight * stretch_factor(w, i) : weight;
 }
 
 void batch_clear(struct batch *batch)
@@ -87,11 +130,12 @@ enum status batch_append(struct batch *batch, const struct row *row, const float
         FAIL(err, STATUS_INTERNAL, "a row without tokens cannot join a batch");
     TRY(reserve(batch, row->n_tokens, err));
     int first = batch->n_tokens;
+    struct row_weights weights = row_weights_begin(row, span_weights);
     memcpy(batch->tokens + first, row->tokens, (size_t)row->n_tokens * sizeof *row->tokens);
     bool text = row->class.count == 0;
     for (int i = 0; i < row->n_tokens; i++) {
         enum span span = i + 1 < row->n_tokens ? row->spans[i + 1] : SPAN_PROMPT;
-        float weight = text && i + 1 < row->n_tokens ? row->weight * span_weights[span] : 0.0f;
+        float weight = text && i + 1 < row->n_tokens ? row_weights_next(&weights, i + 1) : 0.0f;
         batch->positions[first + i] = i;
         batch->targets[first + i] = weight > 0.0f ? row->tokens[i + 1] : -1;
         batch->target_spans[first + i] = (uint8_t)span;

@@ -4,6 +4,7 @@
 #ifndef WORKER_DATA_BATCH_H
 #define WORKER_DATA_BATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/status.h"
@@ -18,6 +19,12 @@ struct row_class {
     int32_t first, count, label;
 };
 
+/* Where the loss weights of a row are not alike: from token `first` on, up to the next stretch, they take this factor. */
+struct stretch {
+    int32_t first;
+    float factor;
+};
+
 /* One tokenized row. */
 struct row {
     int32_t *tokens; /* [n_tokens] */
@@ -26,7 +33,24 @@ struct row {
     int task;        /* index of the data set's task, for routing and per-task metrics */
     float weight;    /* row weight times data-set loss weight */
     struct row_class class;
+    bool balanced;   /* thoughts and answers share the loss as their span weights say, whatever their lengths */
+    struct stretch *stretches; /* [n_stretches] in order; in front of the first one the factor is 1 */
+    int n_stretches;           /* 0 for nearly all rows */
 };
+
+/* Loss weights of a row's tokens, asked for in order: row weight x span weight x the factor of the token's stretch. In a
+ * balanced row a factor for each span comes in, so that with t and a, the span weights of thought and answer, of the loss
+ * weight of all supervised tokens the thoughts have the share t / (t + a) and the answers, with their end tokens, the share
+ * a / (t + a); together they have the weight that they would have with 1 for each token (x row weight). Tokens of prompts
+ * stay as they are; of a part without tokens, or with the weight 0, the other one takes the whole. */
+struct row_weights {
+    const struct row *row;
+    float spans[SPAN_COUNT];
+    int at; /* stretches that have begun */
+};
+struct row_weights row_weights_begin(const struct row *row, const float span_weights[SPAN_COUNT]);
+/* Of token i as a target, from 1; i must not fall. 0: no loss. */
+float row_weights_next(struct row_weights *weights, int i);
 
 struct batch {
     int n_tokens;          /* N */

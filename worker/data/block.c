@@ -104,8 +104,9 @@ static enum status check_vocab(const struct block_source *l, const struct row *r
 
 static bool is_supervised(const struct row *row, const float span_weights[SPAN_COUNT])
 {
+    struct row_weights weights = row_weights_begin(row, span_weights);
     for (int i = 1; i < row->n_tokens; i++)
-        if (row->weight * span_weights[row->spans[i]] > 0)
+        if (row_weights_next(&weights, i) > 0)
             return true;
     return false;
 }
@@ -134,6 +135,7 @@ static enum status keep(struct block *block, const struct row *row, const struct
     memcpy(block->spans + block->n_tokens, row->spans, (size_t)row->n_tokens);
     if (label && !(block->labels[block->rows] = mem_strndup(label->content, label->content_size)))
         FAIL(err, STATUS_NOMEM, "no memory for the label of a row");
+    TRY(stretch_table_add(&block->stretches, block->rows, row->stretches, row->n_stretches, err));
     block->n_tokens = needed;
     block->lengths[block->rows] = row->n_tokens;
     block->lines[block->rows] = line;
@@ -168,6 +170,15 @@ static enum status fit(struct block *block, const struct conversation *conversat
     return problems_add(&block->problems, message, err);
 }
 
+static enum status leave_out_masked(struct block *block, int64_t line, struct error *err)
+{
+    char message[512];
+    block->stats.masked++;
+    snprintf(message, sizeof message, "%.300s:%lld: no token of the row takes loss, so it teaches nothing; left out; check the weights of "
+             "its turns and the loss weights of thought and answer", block->source->spec->path, (long long)line);
+    return problems_add(&block->problems, message, err);
+}
+
 /* STATUS_OK: the row was dealt with. Else: *bad tells a bad row, to be counted, from what stops the load. */
 static enum status one_row(struct block *block, const struct jsonl_record *record, struct json **json, struct row *row,
                            bool *bad, struct error *err)
@@ -176,7 +187,8 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
     const struct dataset_rules *rules = l->rules;
     const char *path = l->spec->path;
     struct row_options options = {.keep_calculator_marks = rules->keep_calculator_marks, .columns = l->spec->columns,
-                                  .labels = l->spec->labels};
+                                  .labels = l->spec->labels, .last_turn_only = rules->last_turn_only,
+                                  .empty_thoughts = rules->empty_thoughts};
     bool classify = l->spec->classify;
     struct conversation conversation;
     *bad = true;
@@ -196,12 +208,9 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
     if (!fits)
         return STATUS_OK;
     row->weight = (float)(conversation.weight * l->spec->loss_weight);
-    *bad = true;
+    row->balanced = rules->balanced;
     if (!classify && !is_supervised(row, rules->span_weights))
-        FAIL(err, STATUS_DATA,
-             "%s:%lld: no token of the row takes loss, so it teaches nothing; check its weights and the loss weights of "
-             "thought and answer", path, (long long)record->line);
-    *bad = false;
+        return leave_out_masked(block, record->line, err);
     block->stats.special_text += spells_special(l->tokenizer, &conversation);
     return keep(block, row, classify ? &conversation.messages[1] : NULL, record->line, err);
 }
@@ -234,6 +243,7 @@ void block_reset(struct block *block)
     }
     block->n_tokens = 0;
     block->rows = 0;
+    stretch_table_cut(&block->stretches, 0);
     block->refused_long = 0;
     block->stats = (struct dataset_stats){0};
 }
@@ -243,5 +253,6 @@ void block_free(struct block *block)
     block_reset(block);
     mem_free(block->tokens);
     mem_free(block->spans);
+    stretch_table_free(&block->stretches);
     arena_free(&block->arena);
 }

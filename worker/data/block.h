@@ -42,6 +42,7 @@ struct block {
     float weights[BLOCK_ROWS];
     int64_t lines[BLOCK_ROWS];
     char *labels[BLOCK_ROWS]; /* names; of rows with a class */
+    struct stretch_table stretches;
     int rows; /* kept */
     struct dataset_stats stats;
     int64_t refused_long; /* rows over the limit where the rules make that an error */

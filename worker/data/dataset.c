@@ -98,6 +98,7 @@ static void stats_add(struct dataset_stats *sum, const struct block *block, int6
     sum->kept += more->kept;
     sum->skipped += more->skipped;
     sum->too_long += more->too_long;
+    sum->masked += more->masked;
     sum->shortened += more->shortened;
     sum->thoughts += more->thoughts;
     sum->special_text += more->special_text;
@@ -118,6 +119,9 @@ static enum status take_block(struct dataset *dataset, int64_t *rows, struct blo
         dataset->labels[*rows] = 0;
         if (block->labels[i])
             TRY(seen_names_add(seen, block->labels[i], &dataset->labels[*rows], err));
+        struct row row = {0};
+        stretch_table_find(&block->stretches, i, &row);
+        TRY(stretch_table_add(&dataset->stretches, *rows, row.stretches, row.n_stretches, err));
         dataset->weights[*rows] = block->weights[i];
         dataset->lines[*rows] = block->lines[i];
         dataset->starts[*rows + 1] = dataset->starts[*rows] + block->lengths[i];
@@ -268,8 +272,8 @@ static enum status judge(const struct block_source *l, const struct outcome *o, 
         text_printf(&text, "%lld rows of %lld are longer than max_length %d", (long long)o->refused_long,
                     (long long)l->count, rules->max_length);
     else if (!s->kept)
-        text_printf(&text, "no row of %lld can be used: %lld bad, %lld longer than max_length %d", (long long)l->count,
-                    (long long)bad, (long long)s->too_long, rules->max_length);
+        text_printf(&text, "no row of %lld can be used: %lld bad, %lld longer than max_length %d, %lld without a token that takes loss",
+                    (long long)l->count, (long long)bad, (long long)s->too_long, rules->max_length, (long long)s->masked);
     else {
         text_free(&text);
         return STATUS_OK;
@@ -382,6 +386,12 @@ static enum status keep_in_cache(const struct cache_entry *entry, const struct d
     struct cache_entry now;
     TRY(cache_find(spec, tokenizer, &now, err));
     bool same = now.path && !strcmp(now.key, entry->key);
+    /* Uneven weights of turns are not in the file's form: such rows are read anew each time. */
+    struct row row;
+    for (int64_t i = dataset->rows; same && i < found->rows; i++) {
+        stretch_table_find(&dataset->stretches, i, &row);
+        same = !row.n_stretches;
+    }
     cache_entry_free(&now);
     return same ? cache_write(entry, dataset, found, err) : STATUS_OK;
 }
@@ -393,6 +403,8 @@ static enum status load_named(struct dataset *dataset, const struct dataset_spec
     struct cache_entry entry = {0};
     bool cached = false;
     enum status st = STATUS_OK;
+    stretch_table_cut(&dataset->stretches, dataset->rows); /* what a load that failed has left */
+    dataset->balanced = rules->balanced;
     if (spec->cache)
         st = cache_find(spec, tokenizer, &entry, err);
     if (st == STATUS_OK && entry.path)
@@ -448,6 +460,7 @@ void dataset_free(struct dataset *dataset)
     mem_free(dataset->starts);
     for (int i = 0; i < DATASET_ARRAYS; i++)
         mem_free(array_of(dataset, i));
+    stretch_table_free(&dataset->stretches);
     *dataset = (struct dataset){0};
 }
 
@@ -467,9 +480,11 @@ struct row dataset_row(const struct dataset *dataset, int64_t index)
     struct row_class class = {0};
     if (p->classes_count)
         class = (struct row_class){p->classes_first, p->classes_count, dataset->labels[index]};
-    return (struct row){.tokens = dataset->tokens + start, .spans = dataset->spans + start,
+    struct row row = {.tokens = dataset->tokens + start, .spans = dataset->spans + start,
                         .n_tokens = (int)(dataset->starts[index + 1] - start), .task = p->task,
-                        .weight = dataset->weights[index], .class = class};
+                        .weight = dataset->weights[index], .class = class, .balanced = dataset->balanced};
+    stretch_table_find(&dataset->stretches, index, &row);
+    return row;
 }
 
 enum status dataset_slot_batch(const struct dataset *dataset, struct order *order, int64_t step, int slot,

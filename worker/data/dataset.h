@@ -13,6 +13,7 @@
 #include "worker/data/columns.h"
 #include "worker/data/labels.h"
 #include "worker/data/order.h"
+#include "worker/data/stretches.h"
 #include "worker/data/table.h"
 
 struct tokenizer;
@@ -53,6 +54,9 @@ struct dataset_rules {
     const char *cot_prompt;     /* on a line of its own after the last question; NULL or "" for none */
     const char *answer_prefix;  /* put before every supervised answer; NULL or "" for none */
     float span_weights[SPAN_COUNT]; /* loss weights; 0 for the prompt unless it is to be learnt too */
+    bool balanced;        /* loss_weight_mode: balanced (batch.h) */
+    bool last_turn_only;  /* of a conversation only the last turn takes loss */
+    bool empty_thoughts;  /* rows may have a thought that says nothing; its tags take no loss */
     int64_t vocab; /* of the model: a token id at or above it refuses the data set; 0: not checked */
 };
 
@@ -61,6 +65,7 @@ struct dataset_stats {
     int64_t kept;       /* rows that are used */
     int64_t skipped;    /* bad rows left out (strict = false) */
     int64_t too_long;   /* left out for their length */
+    int64_t masked;     /* left out, for none of their tokens takes loss */
     int64_t shortened;  /* thoughts cut to fit; part of kept */
     int64_t repeated;   /* left out because an earlier row is the same (select.h) */
     int64_t held_out;   /* moved to the evaluation rows (select.h) */
@@ -95,6 +100,8 @@ struct dataset {
     float *weights;   /* [rows] row weight times loss weight of its data set */
     int64_t *lines;   /* [rows] where they begin in their file, from 1 */
     int32_t *labels;  /* [rows] of rows with a class: place in label_names of the part, after dataset_use_labels in its task's */
+    struct stretch_table stretches; /* of rows whose turns or tags differ in weight */
+    bool balanced;    /* rows are (batch.h): as the rules of the last file that was read */
     struct dataset_part *parts;
     int n_parts;
     char **tasks; /* names; batch.tasks and row.task are indices */

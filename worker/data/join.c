@@ -66,14 +66,15 @@ static bool thinks(const struct message *m)
 
 static void put_message(const struct message *m, struct text *out)
 {
-    static const char *const roles[] = {"system", "user", "assistant"};
-    text_printf(out, "{\"role\": \"%s\"", roles[m->role]);
+    text_printf(out, "{\"role\": \"%s\"", role_name(m->role));
     if (thinks(m)) {
         text_puts(out, ", \"reasoning_content\": ");
         text_json_string(out, m->thought, m->thought_size);
     }
     text_puts(out, ", \"content\": ");
     text_json_string(out, m->content, m->content_size);
+    if (m->supervised && m->factor > 0)
+        text_printf(out, ", \"weight\": %.9g", (double)m->factor);
     text_puts(out, m->role == ROLE_ASSISTANT && !m->supervised ? ", \"loss\": false}" : "}");
 }
 
@@ -90,7 +91,7 @@ static bool same_turns(const struct conversation *written, const struct conversa
         return false;
     for (int i = 0; i < found->count; i++, w++) {
         const struct message *f = &found->messages[i];
-        if (f->role != w->role || f->supervised != w->supervised || thinks(f) != thinks(w) ||
+        if (f->role != w->role || f->supervised != w->supervised || f->factor != w->factor || thinks(f) != thinks(w) ||
             !same_text(f->content, f->content_size, w->content, w->content_size))
             return false;
     }

@@ -55,9 +55,14 @@ enum status reading_text(struct reading *r, const struct json *value, const char
     if (json_kind(value) != JSON_KIND_STRING)
         return reading_bad(r, "%s must be a string, found %s", name, json_kind_name(json_kind(value)));
     out->bytes = json_to_string(value, &out->size);
-    if (memchr(out->bytes, '\0', out->size))
+    return reading_check_text(r, *out, name);
+}
+
+enum status reading_check_text(struct reading *r, struct span_of_text text, const char *name)
+{
+    if (memchr(text.bytes, '\0', text.size))
         return reading_bad(r, "%s holds a NUL character (\\u0000); remove it", name);
-    if (!span_trim(*out).size)
+    if (!span_trim(text).size)
         return reading_bad(r, "%s is empty; fill it or remove the row", name);
     return STATUS_OK;
 }
@@ -88,38 +93,54 @@ enum status reading_room(struct reading *r, size_t messages, struct conversation
 
 enum status reading_order(struct reading *r, const struct conversation *so_far, enum role role, const char *name)
 {
-    static const char *const names[] = {"system", "user", "assistant"};
     int before = so_far->count ? (int)so_far->messages[so_far->count - 1].role : -1;
-    bool fits = role == ROLE_SYSTEM ? before == -1 : role == ROLE_USER ? before != ROLE_USER : before == ROLE_USER;
-    if (fits)
+    static const bool may_follow[ROLE_COUNT][ROLE_COUNT + 1] = { /* [role][the one before + 1], 0: at the beginning */
+        [ROLE_SYSTEM] = {[0] = true},
+        [ROLE_USER] = {[0] = true, [ROLE_SYSTEM + 1] = true, [ROLE_ASSISTANT + 1] = true},
+        [ROLE_ASSISTANT] = {[ROLE_USER + 1] = true, [ROLE_TOOL + 1] = true},
+        [ROLE_TOOL] = {[ROLE_ASSISTANT + 1] = true, [ROLE_TOOL + 1] = true},
+    };
+    if (may_follow[role][before + 1])
         return STATUS_OK;
-    return reading_bad(r, "%s has the role '%s' %s%s%s; the order must be system (optional), then user and assistant in turn",
-                       name, names[role], before < 0 ? "at the beginning" : "right after '", before < 0 ? "" : names[before],
+    return reading_bad(r, "%s has the role '%s' %s%s%s; the order must be system (optional), then user and assistant in turn; "
+                       "tools speak behind an assistant",
+                       name, role_name(role), before < 0 ? "at the beginning" : "right after '",
+                       before < 0 ? "" : role_name((enum role)before),
                        before < 0 ? "" : "'");
 }
 
+void reading_think(const struct reading *r, struct span_of_text thought, struct message *out)
+{
+    out->thought = thought.size ? thought.bytes : r->options->empty_thoughts ? "" : NULL;
+    out->thought_size = thought.size;
+}
+
 /* Parts "<think>thought</think>answer"; a missing opening tag is accepted, because many templates put it into the
- * prompt. White space round the tags belongs to the template. */
+ * prompt. White space round the tags belongs to the template. Tags that the run names are looked for first. */
 static enum status split_thought(struct reading *r, struct span_of_text text, const char *name, struct message *out)
 {
     struct span_of_text rest = span_trim(text);
-    const char *open = span_find(rest, THOUGHT_OPEN);
-    const char *close = span_find(rest, THOUGHT_CLOSE);
+    const char *tags[2] = {r->options->thought_open, r->options->thought_close};
+    if (!tags[0] || !tags[1] || !*tags[0] || !*tags[1] || (!span_find(rest, tags[0]) && !span_find(rest, tags[1]))) {
+        tags[0] = THOUGHT_OPEN;
+        tags[1] = THOUGHT_CLOSE;
+    }
+    const char *open = span_find(rest, tags[0]);
+    const char *close = span_find(rest, tags[1]);
     if (!open && !close)
         return STATUS_OK;
     if (open && !close)
-        return reading_bad(r, "%s opens " THOUGHT_OPEN " and never closes it; the row may be cut off", name);
+        return reading_bad(r, "%s opens %.40s and never closes it; the row may be cut off", name, tags[0]);
     if (open && open < close && open != rest.bytes)
-        return reading_bad(r, "%s has text in front of " THOUGHT_OPEN "; move it into the thought or the answer", name);
-    const char *begin = open && open < close ? open + strlen(THOUGHT_OPEN) : rest.bytes;
+        return reading_bad(r, "%s has text in front of %.40s; move it into the thought or the answer", name, tags[0]);
+    const char *begin = open && open < close ? open + strlen(tags[0]) : rest.bytes;
     struct span_of_text thought = span_trim(span_from_to(begin, close));
-    struct span_of_text answer = span_trim(span_from_to(close + strlen(THOUGHT_CLOSE), span_end(rest)));
+    struct span_of_text answer = span_trim(span_from_to(close + strlen(tags[1]), span_end(rest)));
     if (!answer.size)
-        return reading_bad(r, "%s has no answer behind " THOUGHT_CLOSE "; fill it or remove the row", name);
+        return reading_bad(r, "%s has no answer behind %.40s; fill it or remove the row", name, tags[1]);
     out->content = answer.bytes;
     out->content_size = answer.size;
-    out->thought = thought.size ? thought.bytes : NULL;
-    out->thought_size = thought.size;
+    reading_think(r, thought, out);
     return STATUS_OK;
 }
 

@@ -15,16 +15,26 @@ static enum status pair(struct reading *r, struct span_of_text question, struct 
     out->count = 2;
     out->messages[0] = (struct message){.role = ROLE_USER, .content = question.bytes, .content_size = question.size};
     out->messages[1] = (struct message){.role = ROLE_ASSISTANT, .content = answer.bytes, .content_size = answer.size,
-                                        .thought = thought.size ? thought.bytes : NULL, .thought_size = thought.size,
                                         .supervised = true};
+    reading_think(r, thought, &out->messages[1]);
     return STATUS_OK;
+}
+
+static enum status thought_column(struct reading *r, struct span_of_text *out)
+{
+    TRY(reading_optional(r, ROW_THOUGHT, out));
+    if (out->size || r->options->empty_thoughts)
+        return STATUS_OK;
+    if (json_kind(r->cells[ROW_THOUGHT].value) == JSON_KIND_NULL)
+        return reading_column(r, ROW_THOUGHT, out);
+    return reading_bad(r, "'%.60s' is empty; fill it, remove the row, or set ignore_empty_thought: true", r->cells[ROW_THOUGHT].name);
 }
 
 enum status reading_question_thought_answer(struct reading *r, struct conversation *out)
 {
     struct span_of_text question, thought, answer;
     TRY(reading_column(r, ROW_QUESTION, &question));
-    TRY(reading_column(r, ROW_THOUGHT, &thought));
+    TRY(thought_column(r, &thought));
     TRY(reading_column(r, ROW_ANSWER, &answer));
     return pair(r, question, thought, answer, out);
 }

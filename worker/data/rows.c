@@ -260,6 +260,30 @@ static enum status row_weight(struct reading *r, const struct json *row, float *
     return STATUS_OK;
 }
 
+static void silence_earlier_turns(struct conversation *c)
+{
+    for (int i = 0; i + 1 < c->count; i++)
+        c->messages[i].supervised = false;
+}
+
+/* One factor for all turns is the row's. */
+static void settle_factors(struct conversation *c)
+{
+    float common = 0;
+    for (int i = 0; i < c->count; i++) {
+        struct message *m = &c->messages[i];
+        if (!m->supervised)
+            continue;
+        m->factor = m->factor > 0 ? m->factor : 1;
+        if (common > 0 && m->factor != common)
+            return;
+        common = m->factor;
+    }
+    for (int i = 0; common > 0 && i < c->count; i++)
+        c->messages[i].factor = 0;
+    c->weight *= common > 0 ? common : 1;
+}
+
 enum status row_read(const struct row_format *format, const struct json *row, const char *path, int64_t line,
                      const struct row_options *options, struct arena *arena, struct conversation *out,
                      struct error *err)
@@ -278,7 +302,11 @@ enum status row_read(const struct row_format *format, const struct json *row, co
         r.cells[c->role] = cell;
     }
     TRY(row_weight(&r, row, &out->weight));
-    return format->read(&r, out);
+    TRY(format->read(&r, out));
+    if (options->last_turn_only)
+        silence_earlier_turns(out);
+    settle_factors(out);
+    return STATUS_OK;
 }
 
 static enum status join(struct arena *arena, const char *first, size_t first_size, const char *second, size_t second_size,

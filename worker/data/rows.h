@@ -32,6 +32,9 @@ struct row_options {
     bool keep_calculator_marks; /* gsm8k: keep <<48/2=24>> in thoughts; else they are cut out */
     struct row_columns columns;
     const struct label_set *labels; /* classification: those that a row may have; NULL: any */
+    bool last_turn_only; /* earlier assistant turns take no loss, whatever their own weights */
+    bool empty_thoughts; /* a thought may say nothing: tags round nothing, an empty column */
+    const char *thought_open, *thought_close; /* tags of thoughts inside answers; NULL or not there: <think>, </think> */
 };
 
 /* The format with this name; STATUS_USAGE listing the known ones. */

@@ -51,6 +51,7 @@ void select_drop_repeated(struct dataset *dataset, const bool *out)
     int64_t kept = 0;
     for (int i = 0; i < dataset->n_parts; i++)
         dataset->parts[i].stats.repeated += drop(dataset, out, i, &kept);
+    stretch_table_drop(&dataset->stretches, out);
     dataset->rows = kept;
 }
 
@@ -80,8 +81,12 @@ static enum status take(const struct dataset *dataset, const bool *out, const st
     int64_t rows = to->rows;
     for (int64_t i = part->first_row; i < part->first_row + part->stats.kept; i++) {
         made.stats.read += out[i];
-        if (out[i] && (limit < 0 || rows - to->rows < limit))
+        if (out[i] && (limit < 0 || rows - to->rows < limit)) {
+            struct row row;
+            stretch_table_find(&dataset->stretches, i, &row);
+            TRY(stretch_table_add(&to->stretches, rows, row.stretches, row.n_stretches, err));
             copy_row(to, rows++, dataset, i);
+        }
     }
     if (rows == to->rows)
         return STATUS_OK;
@@ -103,6 +108,7 @@ enum status select_hold_out(struct dataset *dataset, const bool *out, int64_t li
     int parts = to->n_parts;
     int64_t rows = to->rows, kept = 0;
     enum status st = make_room(dataset, out, to, err);
+    to->balanced = dataset->balanced;
     for (int i = 0; i < dataset->n_parts && st == STATUS_OK; i++)
         st = take(dataset, out, &dataset->parts[i], limit, to, err);
     if (st != STATUS_OK) {
@@ -111,10 +117,12 @@ enum status select_hold_out(struct dataset *dataset, const bool *out, int64_t li
             mem_free(to->parts[to->n_parts].path);
         }
         to->rows = rows;
+        stretch_table_cut(&to->stretches, rows);
         return st;
     }
     for (int i = 0; i < dataset->n_parts; i++)
         dataset->parts[i].stats.held_out += drop(dataset, out, i, &kept);
+    stretch_table_drop(&dataset->stretches, out);
     dataset->rows = kept;
     return STATUS_OK;
 }

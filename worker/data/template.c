@@ -6,71 +6,7 @@
 
 #include "common/memory.h"
 #include "common/text.h"
-
-#define BOS "<\xEF\xBD\x9C" "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
-#define EOS "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
-#define USER "<\xEF\xBD\x9CUser\xEF\xBD\x9C>"
-#define ASSISTANT "<\xEF\xBD\x9C" "Assistant\xEF\xBD\x9C>"
-
-/* Text, a special token, text; each may be "" or NULL. */
-struct piece {
-    const char *before, *token, *after;
-};
-
-struct chat_template {
-    const char *name;
-    const char *bos;            /* NULL: the tokenizer's own, unless it is its EOS too */
-    const char *default_system; /* where a conversation has none */
-    const char *system_join, *system_after;
-    struct piece user; /* before the text */
-    const char *user_after;
-    struct piece head; /* begins an assistant's turn */
-    const char *lead;  /* before an answer without a thought */
-    struct piece open, close; /* round a thought; open.token and close.token are the tags */
-    bool tags_needed;         /* the tags must be tokens; else they may be plain text */
-    bool open_is_prompt;      /* the opening tag is given to the model, not learnt */
-    struct piece end;         /* token NULL: the tokenizer's EOS; `after` is written only if something follows */
-};
-
-/* DeepSeek-LLM, -Coder and V3 as their own templates write them; R1 with the thought kept on supervised turns, which
- * the published template cuts away. */
-static const struct chat_template templates[] = {
-    {.name = "deepseek-llm", .bos = BOS, .system_join = "\n\n", .system_after = "\n\n", .user = {"User: ", NULL, NULL},
-     .user_after = "\n\n", .head = {"Assistant:", NULL, NULL}, .lead = " ", .open = {" ", "<think>", "\n"},
-     .close = {"\n", "</think>", "\n\n"}, .end = {NULL, EOS, NULL}},
-    {.name = "deepseek-coder", .bos = BOS,
-     .default_system =
-         "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you "
-         "only answer questions related to computer science. For politically sensitive questions, security and privacy "
-         "issues, and other non-computer science questions, you will refuse to answer\n",
-     .user = {"### Instruction:\n", NULL, NULL}, .user_after = "\n", .head = {"### Response:\n", NULL, NULL},
-     .open = {NULL, "<think>", "\n"}, .close = {"\n", "</think>", "\n\n"}, .end = {"\n", "<|EOT|>", "\n"}},
-    {.name = "deepseek-v3", .bos = BOS, .system_join = "\n\n", .user = {NULL, USER, NULL}, .head = {NULL, ASSISTANT, NULL},
-     .open = {NULL, "<think>", "\n"}, .close = {"\n", "</think>", "\n\n"}, .end = {NULL, EOS, NULL}},
-    {.name = "deepseek-r1", .bos = BOS, .system_join = "\n\n", .user = {NULL, USER, NULL}, .head = {NULL, ASSISTANT, NULL},
-     .open = {NULL, "<think>", "\n"}, .close = {"\n", "</think>", "\n\n"}, .tags_needed = true, .open_is_prompt = true,
-     .end = {NULL, EOS, NULL}},
-    {.name = "plain", .system_join = "\n", .system_after = "\n", .user_after = "\n", .open = {NULL, "<think>", NULL},
-     .close = {NULL, "</think>", NULL}, .open_is_prompt = true},
-};
-enum { TEMPLATES = sizeof templates / sizeof *templates };
-
-const struct chat_template *template_find(const char *name)
-{
-    for (int i = 0; i < TEMPLATES; i++)
-        if (!strcmp(templates[i].name, name))
-            return &templates[i];
-    return NULL;
-}
-
-const char *template_names(void)
-{
-    static _Thread_local char names[256];
-    size_t size = 0;
-    for (int i = 0; i < TEMPLATES; i++)
-        size += (size_t)snprintf(names + size, sizeof names - size, "%s%s", i ? ", " : "", templates[i].name);
-    return names;
-}
+#include "worker/data/template_internal.h"
 
 const char *template_name(const struct chat_template *chat_template)
 {
@@ -79,13 +15,14 @@ const char *template_name(const struct chat_template *chat_template)
 
 enum status template_check(const struct chat_template *t, const struct tokenizer *tokenizer, struct error *err)
 {
-    const char *const needed[] = {t->bos, t->user.token, t->head.token, t->end.token,
-                                  t->tags_needed ? t->open.token : NULL, t->tags_needed ? t->close.token : NULL};
-    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
-        if (needed[i] && tokenizer_id(tokenizer, needed[i]) < 0)
-            FAIL(err, STATUS_DATA, "chat_template '%s' needs the token '%s', which the tokenizer does not have; use the "
-                 "template of the model's family, or 'plain'", t->name, needed[i]);
-    if (!t->end.token && tokenizer_eos(tokenizer) < 0)
+    const char *const *needed = t->tokens;
+    const char *const tags[] = {t->open.tag, t->close.tag, NULL};
+    for (int list = 0; list < (t->tags_needed ? 2 : 1); list++, needed = tags)
+        for (; *needed; needed++)
+            if (tokenizer_id(tokenizer, *needed) < 0)
+                FAIL(err, STATUS_DATA, "chat_template '%s' needs the token '%s', which the tokenizer does not have; use the "
+                     "template of the model's family, or 'plain'", t->name, *needed);
+    if (!t->end && tokenizer_eos(tokenizer) < 0)
         FAIL(err, STATUS_DATA, "chat_template '%s' ends turns with the tokenizer's EOS, but the tokenizer has none; name an "
              "eos_token in tokenizer_config.json", t->name);
     return STATUS_OK;
@@ -100,10 +37,30 @@ struct writer {
     struct token_list ids;
     uint8_t *spans; /* [ids.count], grown in step */
     size_t spans_capacity;
+    struct stretch *stretches;
+    int n_stretches, stretches_capacity;
     enum span span;
+    float factor;    /* of the tokens to come */
     bool owes_after; /* what follows an end token, if anything comes */
     struct error *err;
 };
+
+static enum status mark_factor(struct writer *w, size_t from)
+{
+    float before = w->n_stretches ? w->stretches[w->n_stretches - 1].factor : 1.0f;
+    if (w->factor == before || from == w->ids.count)
+        return STATUS_OK;
+    if (w->n_stretches == w->stretches_capacity) {
+        int capacity = w->stretches_capacity ? w->stretches_capacity * 2 : 8;
+        struct stretch *grown = mem_realloc(w->stretches, (size_t)capacity, sizeof *grown);
+        if (!grown)
+            FAIL(w->err, STATUS_NOMEM, "no memory for the loss weights of a row");
+        w->stretches = grown;
+        w->stretches_capacity = capacity;
+    }
+    w->stretches[w->n_stretches++] = (struct stretch){(int32_t)from, w->factor};
+    return STATUS_OK;
+}
 
 static enum status paint(struct writer *w, size_t from)
 {
@@ -116,7 +73,7 @@ static enum status paint(struct writer *w, size_t from)
     }
     for (size_t i = from; i < w->ids.count; i++)
         w->spans[i] = (uint8_t)w->span;
-    return STATUS_OK;
+    return mark_factor(w, from);
 }
 
 static enum status border(struct writer *w)
@@ -145,119 +102,207 @@ static enum status put_id(struct writer *w, int32_t id)
 }
 
 /* A tag that is no token of its own is text; template_check has seen to all others. */
-static enum status put_token(struct writer *w, const char *token)
+static enum status put_tag(struct writer *w, const char *tag)
 {
-    int32_t id = token ? tokenizer_id(w->tokenizer, token) : -1;
+    int32_t id = tag ? tokenizer_id(w->tokenizer, tag) : -1;
     if (id >= 0)
         return put_id(w, id);
-    put_text(w, token);
+    put_text(w, tag);
     return STATUS_OK;
 }
 
 static enum status put_piece(struct writer *w, const struct piece *piece)
 {
     put_text(w, piece->before);
-    TRY(put_token(w, piece->token));
+    TRY(put_tag(w, piece->tag));
     put_text(w, piece->after);
     return STATUS_OK;
 }
 
+/* The longest of the template's tokens and tags that `text` begins with, or NULL. */
+static const char *token_at(const struct chat_template *t, const char *text)
+{
+    const char *const tags[] = {t->open.tag, t->close.tag, NULL}, *const *lists[] = {t->tokens, tags}, *longest = NULL;
+    for (int i = 0; i < 2; i++)
+        for (const char *const *token = lists[i]; *token; token++)
+            if (!strncmp(text, *token, strlen(*token)) && (!longest || strlen(*token) > strlen(longest)))
+                longest = *token;
+    return longest;
+}
+
+/* A text of the template, whose own tokens it may spell. */
+static enum status put_markup(struct writer *w, const char *text)
+{
+    while (text && *text) {
+        const char *token = token_at(w->t, text);
+        if (token)
+            TRY(put_tag(w, token));
+        else
+            text_append(&w->text, text, 1);
+        text += token ? strlen(token) : 1;
+    }
+    return STATUS_OK;
+}
+
 /* Ends the span that was written so far. */
-static enum status change_span(struct writer *w, enum span span)
+static enum status change_span(struct writer *w, enum span span, float factor)
 {
     TRY(border(w));
     w->span = span;
+    w->factor = factor;
     return STATUS_OK;
 }
 
 static int32_t bos_of(const struct chat_template *t, const struct tokenizer *tokenizer)
 {
     if (t->bos)
-        return tokenizer_id(tokenizer, t->bos);
+        return *t->bos ? tokenizer_id(tokenizer, t->bos) : -1;
     return tokenizer_bos(tokenizer) != tokenizer_eos(tokenizer) ? tokenizer_bos(tokenizer) : -1;
 }
 
 static int32_t end_of(const struct chat_template *t, const struct tokenizer *tokenizer)
 {
-    return t->end.token ? tokenizer_id(tokenizer, t->end.token) : tokenizer_eos(tokenizer);
+    return t->end ? tokenizer_id(tokenizer, t->end) : tokenizer_eos(tokenizer);
 }
 
-static void put_owed(struct writer *w)
+static enum status put_owed(struct writer *w)
 {
-    if (w->owes_after)
-        put_text(w, w->t->end.after);
+    bool owes = w->owes_after;
     w->owes_after = false;
-}
-
-static enum status put_open(struct writer *w)
-{
-    TRY(change_span(w, w->t->open_is_prompt ? SPAN_PROMPT : SPAN_THOUGHT));
-    return put_piece(w, &w->t->open);
+    return owes ? put_markup(w, w->t->end_after) : STATUS_OK;
 }
 
 /* The closing tag ends with a border too, because a model may write the tag itself and be given what follows. */
 static enum status put_close(struct writer *w)
 {
     put_text(w, w->t->close.before);
-    TRY(put_token(w, w->t->close.token));
+    TRY(put_tag(w, w->t->close.tag));
     TRY(border(w));
     put_text(w, w->t->close.after);
     return border(w);
 }
 
+/* What the prompt says where the run has no thoughts at all. */
+static enum status put_absence(struct writer *w)
+{
+    if (w->t->no_thought)
+        return put_markup(w, w->t->no_thought);
+    TRY(put_piece(w, &w->t->open));
+    TRY(border(w));
+    return put_close(w);
+}
+
+static float factor_of(const struct message *m)
+{
+    return m->factor > 0 ? m->factor : 1.0f;
+}
+
+/* The thought with its tags. An empty one that is ignored takes no loss, not even where prompts do. */
+static enum status put_thought(struct writer *w, const struct message *m)
+{
+    const struct chat_template *t = w->t;
+    bool ignored = t->ignore_empty && !m->thought_size;
+    float factor = ignored ? 0.0f : factor_of(m);
+    if (ignored || !t->open_is_prompt)
+        TRY(change_span(w, ignored ? SPAN_PROMPT : SPAN_THOUGHT, factor));
+    TRY(put_piece(w, &t->open));
+    TRY(change_span(w, ignored ? SPAN_PROMPT : SPAN_THOUGHT, factor));
+    if (m->thought_size)
+        text_append(&w->text, m->thought, m->thought_size);
+    return put_close(w);
+}
+
 static enum status put_supervised(struct writer *w, const struct message *m)
 {
-    bool thinks = m->thought && m->thought_size;
-    if (thinks) {
-        TRY(put_open(w));
-        TRY(change_span(w, SPAN_THOUGHT));
-        text_append(&w->text, m->thought, m->thought_size);
-        TRY(put_close(w));
-    }
-    TRY(change_span(w, SPAN_ANSWER));
-    put_text(w, thinks ? NULL : w->t->lead);
-    return STATUS_OK;
-}
-
-static enum status put_assistant(struct writer *w, const struct message *m)
-{
-    TRY(put_piece(w, &w->t->head));
-    if (m->supervised)
-        TRY(put_supervised(w, m));
+    bool thinks = w->t->thinking != TEMPLATE_NO && (m->thought || w->t->thinking == TEMPLATE_YES);
+    TRY(border(w)); /* a prompt may end here */
+    if (thinks)
+        TRY(put_thought(w, m));
+    else if (w->t->thinking == TEMPLATE_NO)
+        TRY(put_absence(w));
     else
-        put_text(w, w->t->lead);
-    text_append(&w->text, m->content, m->content_size);
-    put_text(w, w->t->end.before);
-    if (m->supervised)
-        TRY(change_span(w, SPAN_END));
-    TRY(put_id(w, end_of(w->t, w->tokenizer)));
-    w->owes_after = true;
-    return change_span(w, SPAN_PROMPT);
+        TRY(put_markup(w, w->t->no_thought));
+    TRY(change_span(w, SPAN_ANSWER, factor_of(m)));
+    put_text(w, thinks || w->t->thinking == TEMPLATE_NO ? NULL : w->t->lead);
+    return STATUS_OK;
 }
 
-static enum status put_message(struct writer *w, const struct message *m, bool after_system)
+/* The end token of a turn that is learnt; `last`: nothing comes behind it. */
+static enum status put_learnt_end(struct writer *w, int32_t id, float factor, bool last)
 {
-    put_owed(w);
-    if (m->role == ROLE_ASSISTANT)
-        return put_assistant(w, m);
-    if (m->role == ROLE_USER)
-        TRY(put_piece(w, &w->t->user));
-    else if (after_system)
-        put_text(w, w->t->system_join);
+    bool trained = w->t->train_on_eos == TRAIN_ON_EOS_TURN || (w->t->train_on_eos == TRAIN_ON_EOS_LAST && last);
+    TRY(change_span(w, trained ? SPAN_END : SPAN_PROMPT, trained ? factor : 0.0f));
+    return put_id(w, id);
+}
+
+static enum status put_assistant(struct writer *w, const struct message *m, bool last)
+{
+    TRY(put_markup(w, w->t->roles[ROLE_ASSISTANT].prefix));
+    if (m->supervised) {
+        TRY(put_supervised(w, m));
+    } else {
+        TRY(put_markup(w, w->t->no_thought));
+        put_text(w, w->t->lead);
+    }
     text_append(&w->text, m->content, m->content_size);
-    if (m->role == ROLE_USER)
-        put_text(w, w->t->user_after);
-    return STATUS_OK;
+    TRY(put_markup(w, w->t->roles[ROLE_ASSISTANT].suffix));
+    if (m->supervised)
+        TRY(put_learnt_end(w, end_of(w->t, w->tokenizer), factor_of(m), last));
+    else
+        TRY(put_id(w, end_of(w->t, w->tokenizer)));
+    w->owes_after = true;
+    return change_span(w, SPAN_PROMPT, 1.0f);
+}
+
+static enum status refuse_role(struct writer *w, int index, enum role role)
+{
+    struct text known = {0};
+    for (int i = 0; i < ROLE_COUNT; i++)
+        if (w->t->roles[i].prefix)
+            text_printf(&known, "%s%s", known.size ? ", " : "", role_name((enum role)i));
+    error_set(w->err, STATUS_DATA, "message %d has the role '%s', which chat_template '%s' cannot write; it knows %s; use a template "
+              "file that says how (chat_template: FILE.yaml with a key '%s')", index, role_name(role), w->t->name,
+              known.failed ? "others" : known.data, role_name(role));
+    text_free(&known);
+    return STATUS_DATA;
+}
+
+/* A message of any role but the assistant's. What tools say is never learnt. */
+static enum status put_framed(struct writer *w, const struct message *m, bool after_system)
+{
+    const struct frame *frame = &w->t->roles[m->role];
+    bool tool = m->role == ROLE_TOOL, system = m->role == ROLE_SYSTEM;
+    if (tool)
+        TRY(change_span(w, SPAN_PROMPT, 0.0f));
+    if (after_system && system)
+        put_text(w, w->t->system_join);
+    else
+        TRY(put_markup(w, frame->prefix));
+    text_append(&w->text, m->content, m->content_size);
+    if (!system)
+        TRY(put_markup(w, frame->suffix));
+    return tool ? change_span(w, SPAN_PROMPT, 1.0f) : STATUS_OK;
+}
+
+static enum status put_default_system(struct writer *w)
+{
+    const char *text = w->t->default_system;
+    if (!text || !*text)
+        return STATUS_OK;
+    if (!w->t->roles[ROLE_SYSTEM].prefix)
+        FAIL(w->err, STATUS_USAGE, "default_system is given, but chat_template '%s' cannot write a system message", w->t->name);
+    TRY(put_markup(w, w->t->roles[ROLE_SYSTEM].prefix));
+    put_text(w, text);
+    return put_markup(w, w->t->roles[ROLE_SYSTEM].suffix);
 }
 
 /* A text that is no talk ends as documents do, with the tokenizer's EOS. */
 static enum status put_plain(struct writer *w, const struct message *m)
 {
     int32_t eos = tokenizer_eos(w->tokenizer);
-    TRY(change_span(w, SPAN_ANSWER));
+    TRY(change_span(w, SPAN_ANSWER, 1.0f));
     text_append(&w->text, m->content, m->content_size);
-    TRY(change_span(w, SPAN_END));
-    return put_id(w, eos >= 0 ? eos : end_of(w->t, w->tokenizer));
+    return put_learnt_end(w, eos >= 0 ? eos : end_of(w->t, w->tokenizer), 1.0f, true);
 }
 
 static enum status put_conversation(struct writer *w, const struct conversation *c, int count)
@@ -272,15 +317,18 @@ static enum status put_conversation(struct writer *w, const struct conversation 
     for (int i = 0; i < count; i++)
         has_system |= c->messages[i].role == ROLE_SYSTEM;
     if (!has_system)
-        put_text(w, w->t->default_system);
+        TRY(put_default_system(w));
     for (int i = 0; i < count; i++) {
-        bool was_system = i && c->messages[i - 1].role == ROLE_SYSTEM;
-        if (was_system && c->messages[i].role != ROLE_SYSTEM)
-            put_text(w, w->t->system_after);
-        TRY(put_message(w, &c->messages[i], was_system));
+        const struct message *m = &c->messages[i];
+        bool system = m->role == ROLE_SYSTEM, next_too = i + 1 < count && c->messages[i + 1].role == ROLE_SYSTEM;
+        if (!w->t->roles[m->role].prefix)
+            return refuse_role(w, i, m->role);
+        TRY(put_owed(w));
+        TRY(m->role == ROLE_ASSISTANT ? put_assistant(w, m, i + 1 == c->count)
+                                      : put_framed(w, m, i && c->messages[i - 1].role == ROLE_SYSTEM));
+        if (system && !next_too)
+            TRY(put_markup(w, w->t->roles[ROLE_SYSTEM].suffix));
     }
-    if (count && c->messages[count - 1].role == ROLE_SYSTEM)
-        put_text(w, w->t->system_after);
     return STATUS_OK;
 }
 
@@ -289,6 +337,7 @@ static void writer_free(struct writer *w)
     text_free(&w->text);
     token_list_free(&w->ids);
     mem_free(w->spans);
+    mem_free(w->stretches);
 }
 
 /* Takes the row out of the writer. */
@@ -299,9 +348,11 @@ static enum status finish(struct writer *w, enum status st, float weight, struct
     if (st == STATUS_OK && (!w->ids.count || w->ids.count > INT_MAX))
         st = error_set(w->err, STATUS_DATA, "a row must have 1 to %d tokens, found %zu", INT_MAX, w->ids.count);
     if (st == STATUS_OK) {
-        *out = (struct row){.tokens = w->ids.ids, .spans = w->spans, .n_tokens = (int)w->ids.count, .weight = weight};
+        *out = (struct row){.tokens = w->ids.ids, .spans = w->spans, .n_tokens = (int)w->ids.count, .weight = weight,
+                            .stretches = w->stretches, .n_stretches = w->n_stretches};
         w->ids.ids = NULL;
         w->spans = NULL;
+        w->stretches = NULL;
     }
     writer_free(w);
     return st;
@@ -310,14 +361,14 @@ static enum status finish(struct writer *w, enum status st, float weight, struct
 enum status template_encode(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                             const struct conversation *conversation, struct row *out, struct error *err)
 {
-    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .err = err};
+    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .factor = 1, .err = err};
     return finish(&w, put_conversation(&w, conversation, conversation->count), conversation->weight, out);
 }
 
 enum status template_encode_text(const struct chat_template *chat_template, const struct tokenizer *tokenizer, const char *text,
                                  size_t size, struct row *out, struct error *err)
 {
-    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .err = err};
+    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .factor = 1, .err = err};
     int32_t bos = bos_of(w.t, tokenizer);
     enum status st = bos >= 0 ? put_id(&w, bos) : STATUS_OK;
     text_append(&w.text, text, size);
@@ -332,10 +383,15 @@ static enum status put_prompt(struct writer *w, const struct conversation *c, bo
     if (count && c->messages[count - 1].role == ROLE_ASSISTANT && c->messages[count - 1].supervised)
         count--;
     TRY(put_conversation(w, c, count));
-    put_owed(w);
-    TRY(put_piece(w, &w->t->head));
-    if (thinking)
-        TRY(put_open(w));
+    TRY(put_owed(w));
+    TRY(put_markup(w, w->t->roles[ROLE_ASSISTANT].prefix));
+    TRY(border(w));
+    if (!template_thinks(w->t))
+        TRY(put_absence(w));
+    else if (!thinking)
+        TRY(put_markup(w, w->t->no_thought));
+    else if (!w->t->model_opens)
+        TRY(put_piece(w, &w->t->open));
     return border(w);
 }
 
@@ -343,7 +399,7 @@ enum status template_prompt(const struct chat_template *chat_template, const str
                             const struct conversation *conversation, bool thinking, struct token_list *out,
                             struct error *err)
 {
-    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .err = err};
+    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .factor = 1, .err = err};
     enum status st = put_prompt(&w, conversation, thinking);
     if (st == STATUS_OK)
         st = token_list_add(out, w.ids.ids, w.ids.count, err);
@@ -353,13 +409,28 @@ enum status template_prompt(const struct chat_template *chat_template, const str
 
 const char *template_thought_tag(const struct chat_template *chat_template)
 {
-    return chat_template->close.token;
+    return chat_template->close.tag;
+}
+
+const char *template_thought_open(const struct chat_template *chat_template)
+{
+    return chat_template->open.tag;
+}
+
+bool template_thinks(const struct chat_template *chat_template)
+{
+    return chat_template->thinking != TEMPLATE_NO;
+}
+
+const char *template_written_tag(const struct chat_template *chat_template)
+{
+    return chat_template->model_opens ? chat_template->open.tag : NULL;
 }
 
 enum status template_close_ids(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                                struct token_list *out, struct error *err)
 {
-    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .span = SPAN_THOUGHT, .err = err};
+    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .span = SPAN_THOUGHT, .factor = 1, .err = err};
     enum status st = put_close(&w);
     if (st == STATUS_OK)
         st = token_list_add(out, w.ids.ids, w.ids.count, err);
