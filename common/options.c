@@ -174,6 +174,7 @@ static enum status read_all(struct option_reader *reader, int n_overrides, char 
     TRY(option_complete(o, err));
     if (reader->checked) {
         TRY(option_read_layers_file(reader, err));
+        TRY(option_read_template(reader, err));
         TRY(option_check_stages(reader, err));
     }
     return option_verdict(reader, err);

@@ -156,6 +156,18 @@ static void answers_have_rows(const struct options *o, struct text *wrong)
         text_puts(wrong, "true, but eval_datasets is missing");
 }
 
+static void both_tags(const struct options *o, struct text *wrong)
+{
+    if (!o->thought_open != !o->thought_close)
+        text_puts(wrong, "thought_open and thought_close belong together; give both or none");
+}
+
+static void endless_model(const struct options *o, struct text *wrong)
+{
+    if (is(o->train_on_eos, "none"))
+        text_puts(wrong, "none: no end token is learnt, so the model will not stop by itself");
+}
+
 static void minimum_rate(const struct options *o, struct text *wrong)
 {
     bool min_lr = o->min_lr >= 0, share = o->min_lr_rate >= 0;
@@ -337,6 +349,7 @@ static const struct rule {
     {ERROR, answers_are_learnt, KEYS(OPTION_answer_loss_weight, OPTION_allow_zero_answer_loss)},
     {ERROR, best_needs_evaluations, KEYS(OPTION_eval_strategy, OPTION_load_best_model_at_end, OPTION_save_strategy)},
     {ERROR, answers_have_rows, KEYS(OPTION_predict_with_generate, OPTION_eval_datasets)},
+    {ERROR, both_tags, KEYS(OPTION_thought_open, OPTION_thought_close)},
     {ERROR, minimum_rate, KEYS(OPTION_lr_scheduler_type, OPTION_min_lr, OPTION_min_lr_rate)},
     {ERROR, milestones, KEYS(OPTION_lr_milestones, OPTION_lr_factors)},
     {ERROR, nesterov_needs_momentum, KEYS(OPTION_nesterov, OPTION_momentum)},
@@ -344,6 +357,7 @@ static const struct rule {
     {WARNING, unused_freeze, KEYS(OPTION_finetuning_type, OPTION_freeze_trainable_layers)},
     {WARNING, unused_modules, KEYS(OPTION_finetuning_type, OPTION_modules_to_save)},
     {WARNING, unused_lora, KEYS(OPTION_finetuning_type, OPTION_lora_rank)},
+    {WARNING, endless_model, KEYS(OPTION_train_on_eos)},
     {WARNING, unused_routing, KEYS(OPTION_loar_layers)},
     {WARNING, leaky_routing, KEYS(OPTION_loar_features)},
     {WARNING, warmup_ends, KEYS(OPTION_warmup_steps, OPTION_max_steps)},

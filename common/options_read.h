@@ -49,6 +49,8 @@ enum status option_read_layers_file(struct option_reader *reader, struct error *
 /* A key of the run inside an entry of stages: checks it and its value, and adds key=value to `set`; in options_stages.c. */
 enum status option_read_stage_key(struct option_reader *reader, const char *key, const struct yaml *node,
                                   const struct option_source *source, struct string_list *set, struct error *err);
+/* Checks chat_template and reads its file into chat_template_text; in options_template.c. */
+enum status option_read_template(struct option_reader *reader, struct error *err);
 
 /* STATUS_USAGE with the collected problems as one message that fits, if there are any. */
 enum status option_verdict(const struct option_reader *reader, struct error *err);

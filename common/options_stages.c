@@ -8,6 +8,14 @@
 #include "common/options_value.h"
 #include "common/yaml.h"
 
+/* Of groups whose other keys may change. */
+static const enum option_id of_the_run[] = {
+    OPTION_chat_template,    OPTION_chat_template_text,     OPTION_thought_open,         OPTION_thought_close,
+    OPTION_default_system,   OPTION_enable_thinking,        OPTION_prompt_opens_thought, OPTION_label_smoothing_factor,
+    OPTION_neftune_noise_alpha, OPTION_optim,               OPTION_momentum,             OPTION_nesterov,
+    OPTION_gradient_checkpointing, OPTION_save_total_limit, OPTION_resume_from_checkpoint,
+};
+
 /* What the run, its model or its snapshots are made of stays the same in all stages. */
 static bool may_change(enum option_id id)
 {
@@ -19,8 +27,10 @@ static bool may_change(enum option_id id)
     case OPTION_GROUP_LOAR: return id == OPTION_loar_dense_steps || id == OPTION_loar_anneal_share || id == OPTION_loar_frozen_share;
     default: break;
     }
-    return id != OPTION_chat_template && id != OPTION_optim && id != OPTION_momentum && id != OPTION_nesterov &&
-           id != OPTION_gradient_checkpointing && id != OPTION_save_total_limit && id != OPTION_resume_from_checkpoint;
+    for (size_t i = 0; i < sizeof of_the_run / sizeof *of_the_run; i++)
+        if (id == of_the_run[i])
+            return false;
+    return true;
 }
 
 /* The value as on a command line: text, or YAML that fits on a line. */

@@ -10,6 +10,7 @@
 #include "launch/commands.h"
 #include "launch/run.h"
 #include "launch/source.h"
+#include "launch/template_choice.h"
 #include "worker/data/records.h"
 #include "worker/data/rows.h"
 #include "worker/data/template.h"
@@ -34,8 +35,10 @@ static const char usage[] =
     "                    probabilities of the best ones, and --score gives accuracy and macro F1\n"
     "  --raw             continue the text itself, without a chat template\n"
     "  --seed N          seed of the random numbers\n"
+    "  --force-template  let a snapshot answer with another chat template than it was trained with\n"
     "\n"
-    "and these keys of a run file, as --key value: chat_template, cot_prompt, answer_prefix, two_stage,\n"
+    "and these keys of a run file, as --key value: chat_template, default_system, thought_open, thought_close,\n"
+    "prompt_opens_thought, enable_thinking, cot_prompt, answer_prefix, two_stage,\n"
     "max_thinking_tokens, max_new_tokens, do_sample, temperature, top_p, top_k, stop, loar.allow_leaky_routing.\n"
     "\n"
     "Exit status: 0 done, 2 wrong usage, 3 missing or damaged file, 4 not-a-number.\n";
@@ -44,7 +47,7 @@ struct request {
     const char *path, *prompt, *file, *format, *task, *base, *adapter;
     struct row_columns columns;
     struct table_rules table;
-    bool snapshot, raw;
+    bool snapshot, raw, force_template;
     int64_t rows, score; /* negative: all / none */
     const char *keys[64], *key_values[64]; /* settings of the run file's kind */
     int n_keys;
@@ -53,7 +56,7 @@ struct request {
 struct session {
     const struct request *request;
     struct source *source;
-    const struct chat_template *template;
+    struct chat_template *template;
     struct generator *generator;
     struct token_list close, ends;
     struct arena arena;
@@ -65,7 +68,8 @@ struct session {
 /* Which of the run file's keys make sense here. */
 static bool is_setting(const char *name)
 {
-    static const char *const names[] = {"chat_template", "cot_prompt",          "answer_prefix",  "two_stage", "seed",
+    static const char *const names[] = {"default_system", "thought_open", "thought_close", "prompt_opens_thought", "enable_thinking",
+                                        "chat_template", "cot_prompt",          "answer_prefix",  "two_stage", "seed",
                                         "do_sample",     "max_thinking_tokens", "max_new_tokens", "temperature", "top_p", "top_k", "stop",
                                         "loar.allow_leaky_routing"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -124,8 +128,9 @@ static enum status parse_arguments(int argc, char **argv, struct request *out, s
 {
     *out = (struct request){.rows = -1, .score = -1};
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--raw")) {
-            out->raw = true;
+        if (!strcmp(argv[i], "--raw") || !strcmp(argv[i], "--force-template")) {
+            out->raw |= !strcmp(argv[i], "--raw");
+            out->force_template |= strcmp(argv[i], "--raw") != 0;
             continue;
         }
         char *name = argv[i], *value = strchr(argv[i], '=');
@@ -245,7 +250,9 @@ static enum status answer_row(struct session *s, struct conversation *c, bool pr
 static enum status answer_file(struct session *s, struct records *reader, struct error *err)
 {
     const struct request *r = s->request;
-    const struct row_options options = {.columns = r->columns};
+    const struct row_options options = {.columns = r->columns,
+                                        .thought_open = s->template ? template_thought_open(s->template) : NULL,
+                                        .thought_close = s->template ? template_thought_tag(s->template) : NULL};
     const struct row_format *format = NULL;
     if (r->format && strcmp(r->format, "auto")) {
         TRY(row_format_find(r->format, &format, err));
@@ -311,7 +318,8 @@ static enum status make_generator(struct session *s, struct error *err)
         for (int i = 0; i < s->source->config.n_eos; i++)
             TRY(token_list_add(&s->ends, &(int32_t){s->source->config.eos[i]}, 1, err));
     } else {
-        s->template = template_find(o->chat_template);
+        TRY(template_choose(o, &s->template, err));
+        o->two_stage = o->two_stage && template_thinks(s->template);
         TRY(template_check(s->template, tokenizer, err));
         TRY(template_close_ids(s->template, tokenizer, &s->close, err));
         TRY(template_end_ids(s->template, tokenizer, &s->ends, err));
@@ -322,6 +330,7 @@ static enum status make_generator(struct session *s, struct error *err)
         .max_new_tokens = (int)o->max_new_tokens,
         .two_stage = o->two_stage,
         .max_thinking_tokens = (int)o->max_thinking_tokens,
+        .thought_open = s->template ? template_written_tag(s->template) : NULL,
         .thought_close = s->template ? template_thought_tag(s->template) : NULL,
         .close = s->close.ids,
         .n_close = (int)s->close.count,
@@ -351,11 +360,38 @@ static void warn_of_settings(const struct session *s)
         log_warn("the chat template is %s; give --chat_template if the model was trained with another one", o->chat_template);
 }
 
+/* The request's settings over those of training, which a snapshot knows. */
+static enum status set_options(struct session *s, struct error *err)
+{
+    const struct request *r = s->request;
+    struct options *o = &s->source->options, trained;
+    struct text saved = {0};
+    options_format(o, OPTIONS_ALL, &saved);
+    for (int i = 0; i < r->n_keys; i++) {
+        enum status st = !strcmp(r->keys[i], "chat_template") ? template_choice_set(o, r->key_values[i], err)
+                                                              : options_set(o, r->keys[i], r->key_values[i], err);
+        if (st != STATUS_OK) {
+            text_free(&saved);
+            return st;
+        }
+    }
+    if (!r->snapshot || r->raw || r->force_template) {
+        text_free(&saved);
+        return STATUS_OK;
+    }
+    enum status st = saved.failed ? error_set(err, STATUS_NOMEM, "no memory for the options of '%s'", r->path)
+                                  : options_parse_text(saved.data, saved.size, "the snapshot's options", 0, NULL, &trained, NULL, err);
+    text_free(&saved);
+    TRY(st);
+    st = template_choice_check(&trained, o, r->path, err);
+    options_free(&trained);
+    return st;
+}
+
 static enum status generate(struct session *s, struct error *err)
 {
     const struct request *r = s->request;
-    for (int i = 0; i < r->n_keys; i++)
-        TRY(options_set(&s->source->options, r->keys[i], r->key_values[i], err));
+    TRY(set_options(s, err));
     if (!r->raw && classify_is_meant(s->source, r->task))
         return classify(&(struct classify_request){.prompt = r->prompt, .file = r->file, .format = r->format, .task = r->task,
                                                    .columns = r->columns, .table = r->table, .rows = r->rows, .score = r->score},
@@ -402,6 +438,7 @@ int cmd_generate(int argc, char **argv)
     if (st != STATUS_OK)
         log_error("%s", err.text);
     generator_free(session.generator);
+    template_free(session.template);
     token_list_free(&session.close);
     token_list_free(&session.ends);
     arena_free(&session.arena);

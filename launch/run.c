@@ -14,6 +14,7 @@
 #include "launch/sift.h"
 #include "launch/run_labels.h"
 #include "worker/data/cache.h"
+#include "launch/template_choice.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -105,6 +106,9 @@ static struct dataset_rules rules_of(const struct run *run)
         .cot_prompt = o->cot_prompt,
         .answer_prefix = o->answer_prefix,
         .vocab = run->config.vocab,
+        .balanced = !strcmp(o->loss_weight_mode, "balanced"),
+        .last_turn_only = o->last_turn_only,
+        .empty_thoughts = o->ignore_empty_thought,
     };
     truncation_parse(o->truncation, &rules.truncation);
     memcpy(rules.span_weights, run->span_weights, sizeof rules.span_weights);
@@ -265,9 +269,7 @@ static enum status list_tensors(struct run *run, struct error *err)
 static enum status load_base(struct run *run, struct error *err)
 {
     const struct options *o = run->options;
-    run->template = template_find(o->chat_template);
-    if (!run->template)
-        FAIL(err, STATUS_USAGE, "chat_template: '%s' is not known", o->chat_template);
+    TRY(template_choose(o, &run->template, err));
     TRY(tokenizer_load(run_tokenizer_path(o), &run->tokenizer, err));
     TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
@@ -407,6 +409,7 @@ void run_free(struct run *run)
     loar_setup_free(run->loar);
     text_free(&run->loar_json);
     tokenizer_free(run->tokenizer);
+    template_free(run->template);
     text_free(&run->config_json);
     *run = (struct run){0};
 }

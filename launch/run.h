@@ -35,7 +35,7 @@ struct run {
     bool loar_taken_over;    /* it is that of the model's folder, not the options' */
     struct text loar_json;   /* loar_config.json of a routed model */
     struct tokenizer *tokenizer;
-    const struct chat_template *template;
+    struct chat_template *template;
     struct params table;
     struct chunks chunks;
     struct dataset train, eval; /* parts of eval: one per evaluation set */

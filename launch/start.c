@@ -88,6 +88,20 @@ static enum status claim_folder(const struct options *o, struct error *err)
     return folder_make(o->output_dir, err);
 }
 
+/* A template's file may be gone; the snapshot has what was in it. */
+static enum status adopt_template(struct options *o, const char *saved, size_t size, struct error *err)
+{
+    struct options earlier;
+    if (!options_is_template_file(o->chat_template) || o->chat_template_text)
+        return STATUS_OK;
+    TRY(options_parse_text(saved, size, "the snapshot's options", 0, NULL, &earlier, NULL, err));
+    enum status st = STATUS_OK;
+    if (earlier.chat_template_text)
+        st = options_set(o, "chat_template_text", earlier.chat_template_text, err);
+    options_free(&earlier);
+    return st;
+}
+
 static enum status take_over(struct start *s, struct options *o, const struct snapshot *snapshot, struct error *err)
 {
     char *saved = NULL;
@@ -99,7 +113,9 @@ static enum status take_over(struct start *s, struct options *o, const struct sn
     if (o->ps.slots == 0)
         o->ps.slots = s->meta.slots;
     TRY(snapshot_text(snapshot, "options", &saved, &size, err));
-    enum status st = options_check_resume(o, saved, size, &s->notes, err);
+    enum status st = adopt_template(o, saved, size, err);
+    if (st == STATUS_OK)
+        st = options_check_resume(o, saved, size, &s->notes, err);
     mem_free(saved);
     if (st != STATUS_OK) {
         error_prefix(err, "cannot resume from '%s'", s->resumed_from);

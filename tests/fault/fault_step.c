@@ -58,7 +58,7 @@ static enum status some_rows(int64_t number, struct batch *out, struct error *er
             tokens[i] = (int32_t)rng_below(4, RNG_DATA, (uint64_t)(number * 100 + r * 10 + i), 30);
             spans[i] = i < 3 ? SPAN_PROMPT : SPAN_ANSWER;
         }
-        TRY(batch_append(out, &(struct row){tokens, spans, 9, 0, 1, {0}}, weights, err));
+        TRY(batch_append(out, &(struct row){.tokens = tokens, .spans = spans, .n_tokens = 9, .weight = 1}, weights, err));
     }
     return STATUS_OK;
 }

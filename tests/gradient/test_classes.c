@@ -79,7 +79,7 @@ static void add_row(struct batch *batch, int r, bool text, int longest)
         spans[i] = text && i >= n / 2 ? SPAN_ANSWER : SPAN_PROMPT;
     }
     struct row_class class = r % 2 ? (struct row_class){0, 3, r % 3} : (struct row_class){3, 4, r % 4};
-    struct row row = {tokens, spans, n, 0, 0.5f + (float)(r % 3), text ? (struct row_class){0} : class};
+    struct row row = {.tokens = tokens, .spans = spans, .n_tokens = n, .weight = 0.5f + (float)(r % 3), .class = text ? (struct row_class){0} : class};
     assert_ok(batch_append(batch, &row, (const float[SPAN_COUNT]){0, 1, 1, 1}, &err), &err);
 }
 

@@ -61,7 +61,7 @@ static struct batch rows_of(int first, int count, int longest)
             tokens[i] = (int32_t)rng_below(9, RNG_DATA, (uint64_t)(r * 1000 + i), 50);
             spans[i] = i == n - 1 ? SPAN_END : i < n / 3 ? SPAN_PROMPT : i < n / 2 ? SPAN_THOUGHT : SPAN_ANSWER;
         }
-        struct row row = {tokens, spans, n, 0, 0.5f + (float)(r % 3), {0}};
+        struct row row = {.tokens = tokens, .spans = spans, .n_tokens = n, .weight = 0.5f + (float)(r % 3)};
         assert_ok(batch_append(&batch, &row, (const float[SPAN_COUNT]){0, 0.25f, 1, 2}, &err), &err);
         test_free(tokens);
         test_free(spans);
@@ -313,7 +313,7 @@ static void decoding_is_the_full_pass(void **state)
             n += steps[i];
         for (int i = 0; i < n; i++)
             tokens[i] = (int32_t)rng_below(8, RNG_DATA, (uint64_t)i, 50);
-        assert_ok(batch_append(&batch, &(struct row){tokens, spans, n, 0, 1, {0}}, (const float[SPAN_COUNT]){1, 1, 1, 1}, &err), &err);
+        assert_ok(batch_append(&batch, &(struct row){.tokens = tokens, .spans = spans, .n_tokens = n, .weight = 1}, (const float[SPAN_COUNT]){1, 1, 1, 1}, &err), &err);
         float *all = test_malloc((size_t)n * 50 * sizeof *all), last[50];
         assert_ok(model_logits(f.model, f.values, &batch, all, &err), &err);
         struct kv_cache *cache;

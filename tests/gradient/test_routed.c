@@ -89,7 +89,7 @@ static void append(struct batch *batch, int row, int n, int task)
         tokens[i] = token(row, i);
         spans[i] = i < n / 3 ? SPAN_PROMPT : SPAN_ANSWER;
     }
-    assert_ok(batch_append(batch, &(struct row){tokens, spans, n, task, 1, {0}}, (const float[SPAN_COUNT]){0, 1, 1, 1}, &err), &err);
+    assert_ok(batch_append(batch, &(struct row){.tokens = tokens, .spans = spans, .n_tokens = n, .task = task, .weight = 1}, (const float[SPAN_COUNT]){0, 1, 1, 1}, &err), &err);
 }
 
 static struct batch rows(void)

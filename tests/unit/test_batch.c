@@ -56,7 +56,8 @@ static void classes_stand_at_the_last_token(void **state)
     struct batch batch = {0};
     int32_t tokens[] = {10, 11, 12};
     uint8_t prompt[] = {SPAN_PROMPT, SPAN_PROMPT, SPAN_PROMPT}, spans[] = {SPAN_PROMPT, SPAN_ANSWER, SPAN_END};
-    struct row classed = {tokens, prompt, 3, 0, 1.5f, {4, 3, 2}}, text = {tokens, spans, 3, 1, 1, {0}};
+    struct row classed = {.tokens = tokens, .spans = prompt, .n_tokens = 3, .weight = 1.5f, .class = {4, 3, 2}};
+    struct row text = {.tokens = tokens, .spans = spans, .n_tokens = 3, .task = 1, .weight = 1};
     const float all[SPAN_COUNT] = {1, 1, 1, 1};
     assert_ok(batch_append(&batch, &classed, all, &err), &err);
     assert_ok(batch_append(&batch, &text, all, &err), &err);

@@ -79,7 +79,7 @@ static void teacher(int32_t *ids, int *n, int count, const struct sampling *samp
     float *logits = test_malloc(200 * (size_t)config.vocab * sizeof *logits);
     for (int i = 0; i < count; i++) {
         struct batch batch = {0};
-        assert_ok(batch_append(&batch, &(struct row){ids, spans, *n, 0, 1, {0}}, (const float[SPAN_COUNT]){1, 1, 1, 1}, &err), &err);
+        assert_ok(batch_append(&batch, &(struct row){.tokens = ids, .spans = spans, .n_tokens = *n, .weight = 1}, (const float[SPAN_COUNT]){1, 1, 1, 1}, &err), &err);
         assert_ok(model_logits(model, values, &batch, logits, &err), &err);
         batch_free(&batch);
         const float *last = logits + (*n - 1) * config.vocab;

@@ -33,7 +33,7 @@ static int make_rows(void **state)
         for (int r = 0; r < 3; r++) {
             int32_t tokens[60];
             uint8_t spans[60];
-            struct row row = {tokens, spans, 30 + (int)rng_below(1, 1, n++, 31), 0, 1, {0}};
+            struct row row = {.tokens = tokens, .spans = spans, .n_tokens = 30 + (int)rng_below(1, 1, n++, 31), .weight = 1};
             for (int i = 0; i < row.n_tokens; i++) {
                 tokens[i] = (int32_t)rng_below(1, 1, n++, VOCAB);
                 spans[i] = i < 9 ? SPAN_PROMPT : SPAN_ANSWER;

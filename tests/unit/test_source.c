@@ -144,7 +144,7 @@ static float *logits_of(const char *path, bool snapshot, int task)
         tokens[i] = (int32_t)rng_below(9, RNG_DATA, (uint64_t)i, (uint64_t)config.vocab);
         spans[i] = i < TOKENS / 3 ? SPAN_PROMPT : SPAN_ANSWER;
     }
-    assert_ok(batch_append(&batch, &(struct row){tokens, spans, TOKENS, task, 1, {0}}, (const float[SPAN_COUNT]){0, 1, 1, 1}, &err), &err);
+    assert_ok(batch_append(&batch, &(struct row){.tokens = tokens, .spans = spans, .n_tokens = TOKENS, .task = task, .weight = 1}, (const float[SPAN_COUNT]){0, 1, 1, 1}, &err), &err);
     float *logits = test_malloc((size_t)(TOKENS * config.vocab) * sizeof *logits);
     assert_ok(model_logits(source.model, source.values, &batch, logits, &err), &err);
     batch_free(&batch);

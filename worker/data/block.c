@@ -188,7 +188,8 @@ static enum status one_row(struct block *block, const struct jsonl_record *recor
     const char *path = l->spec->path;
     struct row_options options = {.keep_calculator_marks = rules->keep_calculator_marks, .columns = l->spec->columns,
                                   .labels = l->spec->labels, .last_turn_only = rules->last_turn_only,
-                                  .empty_thoughts = rules->empty_thoughts};
+                                  .empty_thoughts = rules->empty_thoughts, .thought_open = template_thought_open(rules->template),
+                                  .thought_close = template_thought_tag(rules->template)};
     bool classify = l->spec->classify;
     struct conversation conversation;
     *bad = true;

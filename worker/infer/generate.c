@@ -23,6 +23,7 @@ struct part {
     enum span span;
     struct text *text;
     size_t told; /* bytes handed to on_text */
+    const char *skip; /* a tag that is not part of the text where it stands at the beginning; NULL: none */
     generate_text_fn *on_text;
     void *context;
 };
@@ -100,6 +101,19 @@ static const char *find_any(const struct text *text, const char *const *words, i
     return found;
 }
 
+/* Bytes of white space and the tag at the beginning; *open: more may come of it. */
+static size_t skipped(const struct part *part, bool *open)
+{
+    size_t at = 0, size = part->skip ? strlen(part->skip) : 0;
+    while (size && at < part->text->size && isspace((unsigned char)part->text->data[at]))
+        at++;
+    size_t left = part->text->size - at, common = 0;
+    while (common < size && common < left && part->text->data[at + common] == part->skip[common])
+        common++;
+    *open = size && common == left && common < size;
+    return size && common == size ? at + size : 0;
+}
+
 /* Hands on what can no longer become part of a stop text. */
 static void tell(struct part *part, const char *const *words, int n, bool all)
 {
@@ -109,13 +123,28 @@ static void tell(struct part *part, const char *const *words, int n, bool all)
             held = strlen(words[i]) - 1;
     if (!part->on_text || part->text->size < held || part->text->size - held <= part->told)
         return;
-    size_t end = part->text->size - held;
+    bool open;
+    size_t end = part->text->size - held, begin = skipped(part, &open);
+    if ((open && !all) || begin > end)
+        return;
+    part->told = part->told > begin ? part->told : begin;
     while (end > part->told && end < part->text->size && ((unsigned char)part->text->data[end] & 0xC0) == 0x80)
         end--; /* not inside a character */
     if (end == part->told)
         return;
     part->on_text(part->context, part->span, part->text->data + part->told, end - part->told);
     part->told = end;
+}
+
+/* Takes the tag out of the finished text. */
+static void cut_skipped(struct part *part)
+{
+    bool open;
+    size_t begin = part->text->data ? skipped(part, &open) : 0;
+    if (!begin)
+        return;
+    part->text->size -= begin;
+    memmove(part->text->data, part->text->data + begin, part->text->size + 1);
 }
 
 /* Writes tokens until one of the stop texts, the end of the turn or the limit. The stop text is cut off. */
@@ -152,6 +181,7 @@ static enum status write_part(struct generator *g, struct part *part, int limit,
         st = tokenizer_stream_finish(&stream, part->text, err);
     tokenizer_stream_free(&stream);
     tell(part, stops, n_stops, true);
+    cut_skipped(part);
     if (st == STATUS_OK && part->text->failed)
         st = error_set(err, STATUS_NOMEM, "no memory for the generated text");
     return st;
@@ -209,7 +239,7 @@ enum status generator_run(struct generator *g, const int32_t *prompt, int n_prom
     TRY(prepare(g, n_prompt, err));
     TRY(feed(g, prompt, n_prompt, err));
     if (g->settings.two_stage) {
-        struct part thought = {SPAN_THOUGHT, &out->thought, 0, on_text, context};
+        struct part thought = {.span = SPAN_THOUGHT, .text = &out->thought, .skip = g->settings.thought_open, .on_text = on_text, .context = context};
         TRY(think(g, &thought, out, err));
         if (out->status == GENERATE_NO_ANSWER)
             return STATUS_OK;
@@ -217,7 +247,7 @@ enum status generator_run(struct generator *g, const int32_t *prompt, int n_prom
     if (g->prefix.count && kv_cache_length(g->cache) + (int64_t)g->prefix.count < g->max_positions)
         TRY(feed(g, g->prefix.ids, (int)g->prefix.count, err));
     enum stop_reason reason;
-    struct part answer = {SPAN_ANSWER, &out->answer, 0, on_text, context};
+    struct part answer = {.span = SPAN_ANSWER, .text = &out->answer, .on_text = on_text, .context = context};
     TRY(write_part(g, &answer, g->settings.max_new_tokens, g->settings.stops, g->settings.n_stops, &out->answer_tokens, &reason,
                    err));
     if (is_blank(&out->answer))

@@ -19,6 +19,7 @@ struct generate_settings {
     int max_new_tokens;         /* of the answer */
     bool two_stage;             /* thought first */
     int max_thinking_tokens;    /* of the thought */
+    const char *thought_open;   /* tag that the model writes before a thought, to be left out of it; NULL: the prompt holds it */
     const char *thought_close;  /* the tag that ends a thought, such as "</think>" */
     const int32_t *close;       /* tokens that end a thought as rows spell it, up to where the answer begins */
     int n_close;
