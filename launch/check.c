@@ -54,6 +54,8 @@ static enum status put_set(const struct dataset *dataset, int index, const char 
     const struct dataset_stats *s = &part->stats;
     text_printf(out, "%s %s: %" PRId64 " rows read, %" PRId64 " used, %" PRId64 " skipped, %" PRId64 " too long", what, part->name, s->read,
                 s->kept, s->skipped, s->too_long);
+    if (s->masked)
+        text_printf(out, ", %" PRId64 " without a token that takes loss", s->masked);
     if (s->shortened)
         text_printf(out, ", %" PRId64 " with a shortened thought", s->shortened);
     if (s->repeated)

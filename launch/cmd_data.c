@@ -18,7 +18,7 @@ static const char usage[] =
     "usage: loar data make TASK --rows N [--seed S] [--out FILE] [options]\n"
     "       loar data tokenizer --rows FILE [--rows FILE ...] --out DIR [--size N] [options]\n"
     "       loar data join --rows FILE [--rows FILE ...] --model DIR --tokens N --out FILE [options]\n"
-    "       loar data show FILE --model DIR [--chat_template NAME] [options]\n"
+    "       loar data show FILE --model DIR [--chat_template NAME|FILE.yaml] [options]\n"
     "\n"
     "make  writes rows of question, thought and answer, one JSON object a line. TASK is one of\n"
     "        parity    running parity of --length 16 bits\n"
@@ -59,7 +59,7 @@ static const char usage[] =
     "\n"
     "show  prints rows with the parts prompt, thought, answer and end marked, and what the data set holds.\n"
     "  --model DIR       folder with tokenizer.json\n"
-    "  --chat_template NAME  default deepseek-r1\n"
+    "  --chat_template NAME  default deepseek-r1; a file (.yaml) that declares a template is shown as it was understood\n"
     "  --format NAME     default auto\n"
     "  --max_length N    default 4096; --truncation error|drop|thought, default error\n"
     "  --rows N          how many rows to print, default 3\n"
@@ -293,22 +293,30 @@ static enum status parse_show(int argc, char **argv, struct show_request *out, s
     return STATUS_OK;
 }
 
-/* The row as marked runs of one span each. */
+/* The row as marked runs of one span and one weight each. */
 static enum status print_row(const struct dataset *dataset, int64_t index, const struct tokenizer *tokenizer,
                              struct error *err)
 {
     struct row row = dataset_row(dataset, index);
+    struct row_weights weights = row_weights_begin(&row, (const float[SPAN_COUNT]){1, 1, 1, 1});
+    float weight = row_weights_next(&weights, 0), next_weight = weight;
     printf("\nrow %lld: %d tokens, weight %g\n", (long long)index, row.n_tokens, (double)row.weight);
     for (int at = 0, next; at < row.n_tokens; at = next) {
-        for (next = at; next < row.n_tokens && row.spans[next] == row.spans[at]; next++)
-            ;
+        weight = next_weight;
+        for (next = at; next < row.n_tokens && row.spans[next] == row.spans[at] && next_weight == weight;)
+            if (++next < row.n_tokens)
+                next_weight = row_weights_next(&weights, next);
         struct text text = {0}, quoted = {0}; /* quoted: line breaks become visible */
         enum status st = tokenizer_decode(tokenizer, row.tokens + at, (size_t)(next - at), false, &text, err);
         text_json_string(&quoted, text.data ? text.data : "", text.size);
         if (st == STATUS_OK && quoted.failed)
             st = error_set(err, STATUS_NOMEM, "no memory to print a row");
         if (st == STATUS_OK)
-            printf("%-8s %5d  %s\n", span_name(row.spans[at]), next - at, quoted.data);
+            printf("%-8s %5d  %s", span_name(row.spans[at]), next - at, quoted.data);
+        if (st == STATUS_OK && row.spans[at] != SPAN_PROMPT && weight != row.weight)
+            printf("  (weight %g)", (double)weight);
+        if (st == STATUS_OK)
+            printf("\n");
         text_free(&text);
         text_free(&quoted);
         TRY(st);
@@ -321,9 +329,9 @@ static enum status print_dataset(const struct dataset *dataset, const struct sho
 {
     const struct dataset_part *part = &dataset->parts[0];
     const struct dataset_stats *s = &part->stats;
-    printf("%s: format %s, %lld rows read, %lld kept, %lld skipped, %lld too long, %lld shortened, %lld with a thought\n",
+    printf("%s: format %s, %lld rows read, %lld kept, %lld skipped, %lld too long, %lld without loss, %lld shortened, %lld with a thought\n",
            request->path, part->format, (long long)s->read, (long long)s->kept, (long long)s->skipped,
-           (long long)s->too_long, (long long)s->shortened, (long long)s->thoughts);
+           (long long)s->too_long, (long long)s->masked, (long long)s->shortened, (long long)s->thoughts);
     printf("tokens:");
     for (int span = 0; span < SPAN_COUNT; span++)
         printf(" %s %lld", span_name(span), (long long)s->tokens[span]);
@@ -336,26 +344,45 @@ static enum status print_dataset(const struct dataset *dataset, const struct sho
     return STATUS_OK;
 }
 
+static enum status print_template(const struct chat_template *template, struct error *err)
+{
+    struct text text = {0};
+    char hash[TEMPLATE_HASH_SIZE];
+    TRY(template_hash(template, hash, err));
+    template_declare(template, &text);
+    if (!text.failed)
+        printf("template %s:\n%s\n", hash, text.data);
+    bool failed = text.failed;
+    text_free(&text);
+    if (failed)
+        FAIL(err, STATUS_NOMEM, "no memory to print the template");
+    return STATUS_OK;
+}
+
 static enum status run_show(int argc, char **argv, struct error *err)
 {
     struct show_request request;
     TRY(parse_show(argc, argv, &request, err));
     struct dataset_spec spec = {.path = request.path, .format = request.format, .columns = request.columns, .table = request.table,
                                 .loss_weight = 1, .weight = 1, .max_samples = -1};
-    struct dataset_rules rules = {.template = template_find(request.template), .max_length = (int)request.max_length,
+    struct chat_template *template = NULL;
+    struct dataset_rules rules = {.max_length = (int)request.max_length,
                                   .truncation = request.truncation, .max_bad_rows = -1, .span_weights = {0, 1, 1, 1}};
     struct dataset dataset = {0};
     struct tokenizer *tokenizer = NULL;
     struct threads *pool = NULL;
     enum status st;
-    if (!rules.template)
-        FAIL(err, STATUS_USAGE, "--chat_template '%s' is not known; known are %s", request.template, template_names());
+    TRY(template_open(request.template, &template, err));
+    rules.template = template;
     TRY_OR(done, st, tokenizer_load(request.model, &tokenizer, err));
     TRY_OR(done, st, template_check(rules.template, tokenizer, err));
     TRY_OR(done, st, threads_create(threads_cores(), &pool, err));
     TRY_OR(done, st, dataset_load(&dataset, &spec, &rules, tokenizer, pool, err));
+    if (template_is_declared(template))
+        TRY_OR(done, st, print_template(template, err));
     st = print_dataset(&dataset, &request, tokenizer, err);
 done:
+    template_free(template);
     dataset_free(&dataset);
     tokenizer_free(tokenizer);
     threads_free(pool);

@@ -13,6 +13,7 @@ struct request {
     struct join_request join;
     const char **paths; /* [argc] */
     const char *model, *template, *out;
+    struct chat_template *opened;
 };
 
 static enum status set_option(struct request *r, const char *name, const char *value, struct error *err)
@@ -59,9 +60,8 @@ static enum status parse(int argc, char **argv, struct request *out, struct erro
                           : !out->out        ? "--out FILE"  : NULL;
     if (missing)
         FAIL(err, STATUS_USAGE, "%s is missing; see loar data --help", missing);
-    out->join.template = template_find(out->template);
-    if (!out->join.template)
-        FAIL(err, STATUS_USAGE, "--chat_template '%s' is not known; known are %s", out->template, template_names());
+    TRY(template_open(out->template, &out->opened, err));
+    out->join.template = out->opened;
     return STATUS_OK;
 }
 
@@ -111,6 +111,7 @@ enum status data_join(int argc, char **argv, struct error *err)
     enum status st = parse(argc, argv, &request, err);
     if (st == STATUS_OK)
         st = run(&request, err);
+    template_free(request.opened);
     mem_free(request.paths);
     return st;
 }

@@ -44,7 +44,7 @@ const struct text *report_history(const struct report *report);
 struct plan_data {
     const char *name, *format, *problems; /* problems: lines, or NULL */
     bool evaluation;
-    int64_t read, kept, skipped, too_long, shortened, repeated, held_out, special_text;
+    int64_t read, kept, skipped, too_long, masked, shortened, repeated, held_out, special_text;
     int64_t tokens[REPORT_SPANS]; /* of kept rows, in an epoch: prompt, thought, answer, end */
     int longest;
 };

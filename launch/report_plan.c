@@ -36,6 +36,8 @@ static void put_data(struct text *out, const struct plan_data *d)
     put_label(out, d->evaluation ? "eval rows" : "rows");
     text_printf(out, "%s: %lld read, %lld used, %lld skipped, %lld too long", d->name, (long long)d->read, (long long)d->kept,
                 (long long)d->skipped, (long long)d->too_long);
+    if (d->masked)
+        text_printf(out, ", %lld without a token that takes loss", (long long)d->masked);
     if (d->shortened)
         text_printf(out, ", %lld with a shortened thought", (long long)d->shortened);
     if (d->repeated)

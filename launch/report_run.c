@@ -59,7 +59,7 @@ static void data_facts(const struct run *run, bool evaluation, struct plan_data 
         const struct dataset_part *part = &dataset->parts[i];
         const struct dataset_stats *s = &part->stats;
         out[i] = (struct plan_data){.name = part->name, .format = part->format, .problems = part->problems, .evaluation = evaluation,
-                                    .read = s->read, .kept = s->kept, .skipped = s->skipped, .too_long = s->too_long,
+                                    .read = s->read, .kept = s->kept, .skipped = s->skipped, .too_long = s->too_long, .masked = s->masked,
                                     .shortened = s->shortened, .repeated = s->repeated, .held_out = s->held_out,
                                     .special_text = s->special_text, .longest = s->longest};
         for (int span = 0; span < SPAN_COUNT && span < REPORT_SPANS; span++)
@@ -69,7 +69,6 @@ static void data_facts(const struct run *run, bool evaluation, struct plan_data 
 
 enum { ROW_PIECES = 64 };
 
-/* The first row of the training data, cut where its span changes. */
 /* The name of the row's label. */
 static const char *label_of(const struct run *run, const struct row *row)
 {
@@ -79,6 +78,7 @@ static const char *label_of(const struct run *run, const struct row *row)
     return run->labels.sets[set].names[row->class.label];
 }
 
+/* The first row of the training data, cut where its span or its loss weight changes. */
 static enum status show_row(struct report *report, const struct run *run, struct error *err)
 {
     struct row row = dataset_row(&run->train, 0);
@@ -87,12 +87,16 @@ static enum status show_row(struct report *report, const struct run *run, struct
     struct text texts[ROW_PIECES] = {{0}};
     int count = 0;
     enum status st = STATUS_OK;
+    struct row_weights weights = row_weights_begin(&row, run->span_weights);
+    float weight = row_weights_next(&weights, 0), next_weight = weight;
     for (int at = 0, next; st == STATUS_OK && at < row.n_tokens && count < ROW_PIECES; at = next, count++) {
-        for (next = at; next < row.n_tokens && row.spans[next] == row.spans[at]; next++)
-            ;
+        weight = next_weight;
+        for (next = at; next < row.n_tokens && row.spans[next] == row.spans[at] && next_weight == weight;)
+            if (++next < row.n_tokens)
+                next_weight = row_weights_next(&weights, next);
         st = tokenizer_decode(run->tokenizer, row.tokens + at, (size_t)(next - at), false, &texts[count], err);
         pieces[count] = (struct row_piece){span_name(row.spans[at]), texts[count].data ? texts[count].data : "", texts[count].size,
-                                           next - at, classed ? 0 : row.weight * run->span_weights[row.spans[at]]};
+                                           next - at, classed ? 0 : weight};
     }
     if (st == STATUS_OK && classed)
         pieces[count++] = (struct row_piece){"label", label_of(run, &row), strlen(label_of(run, &row)), 1, row.weight};

@@ -10,6 +10,7 @@
 #include "launch/flags.h"
 #include "launch/sift.h"
 #include "launch/run_labels.h"
+#include "launch/row_notes.h"
 #include "launch/source.h"
 #include "launch/warnings.h"
 #include "ps/server.h"
@@ -239,6 +240,7 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     TRY(run_load(o, s->pool, &s->run, err));
     run_routing_notes(&s->run, &s->notes);
     run_labels_notes(&s->run, &s->notes);
+    row_notes(&s->run.train, s->run.template, &s->notes);
     if (*snapshot)
         TRY(check_saved(s, *snapshot, err));
     TRY(run_plan(&s->run, s->slots, err));

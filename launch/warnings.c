@@ -51,18 +51,6 @@ static void rows_end(const struct start *s, const struct stage *stage, struct te
                         stage->run->train.parts[i].name);
 }
 
-/* Fine-tuning a model that thinks on rows without thoughts makes it stop thinking. */
-static void thoughts_stay(const struct start *s, const struct stage *stage, struct text *out)
-{
-    (void)s;
-    int64_t rows = stage->run->train.rows, thoughts = 0;
-    for (int i = 0; i < stage->run->train.n_parts; i++)
-        thoughts += stage->run->train.parts[i].stats.thoughts;
-    if (!strcmp(stage->run->options->chat_template, "deepseek-r1") && stage->run->options->model_name_or_path && thoughts * 2 < rows)
-        text_printf(out, "datasets: %lld of %lld rows have a thought; a model that thinks unlearns it from rows without\n",
-                    (long long)thoughts, (long long)rows);
-}
-
 static void parts_take_loss(const struct start *s, const struct stage *stage, struct text *out)
 {
     (void)s;
@@ -109,7 +97,7 @@ static void put_new(const char *lines, const struct stage *stage, struct text *o
 void warnings_put(const struct start *start, struct text *out)
 {
     static warning_fn *const warnings[] = {warmup_ends, rate_lives, epoch_fills_a_batch, sets_have_rows, rows_end,
-                                           thoughts_stay, parts_take_loss, memory_suffices};
+                                           parts_take_loss, memory_suffices};
     for (int stage = 0; stage < start->run.n_stages; stage++)
         for (size_t i = 0; i < sizeof warnings / sizeof *warnings; i++) {
             struct text lines = {0};

@@ -98,7 +98,7 @@ static void wrong_usage_is_told(void **state)
     assert_int_equal(run("--rows", fx.rows, "--model", fx.folder, "--tokens", "1", "--out", out, NULL), 2);
     expect_in(errors, "--tokens must be a whole number from 2 to ");
     assert_int_equal(run("--rows", fx.rows, "--model", fx.folder, "--tokens", "50", "--out", out, "--chat_template", "chatml", NULL), 2);
-    expect_in(errors, "--chat_template 'chatml' is not known; known are deepseek-llm");
+    expect_in(errors, "chat_template 'chatml' is not known; known are deepseek-llm");
     assert_int_equal(run("--rows", fx.rows, "--model", fx.folder, "--tokens", "50", "--out", out, "--format", "csv", NULL), 2);
     expect_in(errors, "unknown row format 'csv'");
     assert_int_equal(run("--rows", fx.rows, "--model", fx.folder, "--tokens", "50", "--out", out, "--sed", "1", NULL), 2);

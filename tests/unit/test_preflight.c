@@ -72,10 +72,6 @@ static void doubtful_settings_are_told(void **state)
     parts[0].stats.thoughts = 0;
     assert_warns(&s, NULL); /* half of them is enough */
     make(&s);
-    parts[0].stats.thoughts = 0;
-    parts[1].stats.thoughts = 3;
-    assert_warns(&s, "3 of 8 rows have a thought");
-    make(&s);
     o.answer_loss_weight = 0;
     assert_warns(&s, "answer_loss_weight: 0");
     make(&s);

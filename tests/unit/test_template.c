@@ -3,6 +3,7 @@
 
 #include "common/json.h"
 #include "common/memory.h"
+#include "common/options.h"
 #include "worker/data/demo/demo.h"
 #include "worker/data/template.h"
 
@@ -284,6 +285,24 @@ static void what_is_missing_is_named(void **state)
     }
 }
 
+/* Options know the names, too. */
+static void options_know_the_names(void **state)
+{
+    (void)state;
+    static struct options o;
+    struct error err;
+    char text[256];
+    for (int i = 0; i <= NAMES; i++) {
+        int size = snprintf(text, sizeof text, "model_name_or_path: m\ndatasets: [{path: a.jsonl}]\nchat_template: %s\n", i < NAMES ? names[i] : "none");
+        enum status st = options_parse_text(text, (size_t)size, "run.yaml", 0, NULL, &o, NULL, &err);
+        assert_int_equal(st, i < NAMES ? STATUS_OK : STATUS_USAGE);
+        if (st == STATUS_OK)
+            options_free(&o);
+    }
+    snprintf(text, sizeof text, "wanted one of %s, or a file", template_names());
+    assert_non_null(strstr(err.text, text));
+}
+
 static void plain_text_has_no_marks(void **state)
 {
     (void)state;
@@ -496,7 +515,7 @@ static void bad_declarations_are_explained(void **state)
         assert_refused(template_create(&(struct template_settings){.name = "mine.yaml", .text = cases[i].text}, &t, &err), STATUS_DATA, &err,
                        cases[i].message);
     assert_refused(template_create(&(struct template_settings){.name = "chatml"}, &t, &err), STATUS_USAGE, &err,
-                   "chat_template: 'chatml' is not known; known are deepseek-llm");
+                   "chat_template 'chatml' is not known; known are deepseek-llm");
     assert_refused(template_create(&(struct template_settings){.name = "plain", .thought_open = "\n"}, &t, &err), STATUS_DATA, &err,
                    "thought_open: a tag of thoughts");
     assert_refused(template_create(&(struct template_settings){.name = "x.yaml", .text = "user: {}\nassistant: {}\n", .default_system = "S"},
@@ -657,7 +676,7 @@ int main(void)
         cmocka_unit_test(spans_of_every_template), cmocka_unit_test(thoughts_of_earlier_turns),
         cmocka_unit_test(users_cannot_write_tokens), cmocka_unit_test(prompts_begin_their_rows),
         cmocka_unit_test(closing_ids_are_those_of_rows), cmocka_unit_test(published_vectors),
-        cmocka_unit_test(what_is_missing_is_named), cmocka_unit_test(plain_text_has_no_marks), cmocka_unit_test(memory_may_run_out),
+        cmocka_unit_test(what_is_missing_is_named), cmocka_unit_test(plain_text_has_no_marks), cmocka_unit_test(options_know_the_names), cmocka_unit_test(memory_may_run_out),
         cmocka_unit_test(files_declare_templates), cmocka_unit_test(declarations_read_back), cmocka_unit_test(bad_declarations_are_explained),
         cmocka_unit_test(roles_that_cannot_be_written_are_refused), cmocka_unit_test(settings_of_a_run), cmocka_unit_test(stretches_of_settings),
         cmocka_unit_test(prompts_follow_the_settings), cmocka_unit_test(making_may_run_out_of_memory)};

@@ -422,6 +422,16 @@ bool template_thinks(const struct chat_template *chat_template)
     return chat_template->thinking != TEMPLATE_NO;
 }
 
+bool template_expects_thoughts(const struct chat_template *t)
+{
+    return t->tags_needed && !t->no_thought && template_thinks(t);
+}
+
+bool template_is_declared(const struct chat_template *chat_template)
+{
+    return chat_template->declared;
+}
+
 const char *template_written_tag(const struct chat_template *chat_template)
 {
     return chat_template->model_opens ? chat_template->open.tag : NULL;

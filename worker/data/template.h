@@ -90,7 +90,11 @@ enum status template_prompt(const struct chat_template *chat_template, const str
 bool template_thinks(const struct chat_template *chat_template);
 /* The tag that a thought begins with in what the model writes; NULL where the prompt holds it. */
 const char *template_written_tag(const struct chat_template *chat_template);
-/* The tags of a thought, without white space. */
+/* True of templates whose models always think (deepseek-r1), unless the run leaves thoughts out. */
+bool template_expects_thoughts(const struct chat_template *chat_template);
+/* True where a file declares the template. */
+bool template_is_declared(const struct chat_template *chat_template);
+/* The opening tag of a thought, without white space. */
 const char *template_thought_open(const struct chat_template *chat_template);
 
 /* For generation in two stages. The tag alone ("</think>") stops stage one. The tokens of _close_ids end a thought as

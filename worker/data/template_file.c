@@ -278,7 +278,7 @@ enum status template_create(const struct template_settings *settings, struct cha
     bool declared = settings->text && *settings->text;
     const struct chat_template *built_in = declared ? NULL : template_find(settings->name);
     if (!declared && !built_in)
-        FAIL(err, STATUS_USAGE, "chat_template: '%s' is not known; known are %s, or a file (.yaml) that declares one", settings->name,
+        FAIL(err, STATUS_USAGE, "chat_template '%s' is not known; known are %s, or a file (.yaml) that declares one", settings->name,
              template_names());
     struct chat_template *t = mem_alloc(1, sizeof *t);
     if (!t)
@@ -286,6 +286,7 @@ enum status template_create(const struct template_settings *settings, struct cha
     if (built_in)
         *t = *built_in;
     t->arena.block_bytes = 4096;
+    t->declared = declared;
     enum status st = STATUS_OK;
     if (declared) {
         st = name_after(t, settings->name, err);

@@ -40,6 +40,7 @@ struct chat_template {
     enum template_choice thinking;
     bool ignore_empty;
     enum train_on_eos train_on_eos;
+    bool declared;      /* by a file */
     struct arena arena; /* of the strings of one that was made */
 };
 
