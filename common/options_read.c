@@ -106,18 +106,26 @@ static bool takes_list(enum option_kind kind)
     return kind == OPTION_KIND_STRINGS || kind == OPTION_KIND_REALS;
 }
 
-static enum status read_entry(struct option_reader *reader, const struct option_entries *entries, char *entry, const char *list_name,
-                              size_t index, const struct yaml *map, const struct option_source *source, struct error *err)
+/* `entry_name`: "datasets.0."; `section`: what stands before the names of the map's keys, "" or "columns.". */
+static enum status read_entry(struct option_reader *reader, const struct option_entries *entries, char *entry, const char *entry_name,
+                              const char *section, const struct yaml *map, const struct option_source *source, struct error *err)
 {
     for (const struct yaml *e = yaml_first(map); e; e = yaml_next(e)) {
-        const char *name = yaml_text(yaml_key(e));
+        char name[96], key[160], inner[128];
+        snprintf(name, sizeof name, "%.20s%.60s", section, yaml_text(yaml_key(e)));
+        snprintf(key, sizeof key, "%.60s%s", entry_name, name);
+        if (!*section && yaml_kind(e) == YAML_KIND_MAP && option_entry_is_section(entries, name)) {
+            snprintf(inner, sizeof inner, "%s.", name);
+            TRY(read_entry(reader, entries, entry, entry_name, inner, e, source, err));
+            continue;
+        }
         const struct option_row *row = option_entry_find(entries, name);
-        char key[128];
-        snprintf(key, sizeof key, "%s.%zu.%.60s", list_name, index, name);
         struct option_source at = place(source, row ? e : yaml_key(e));
         if (!row && entries->others && (option_find(name, NULL) || option_is_section(name))) {
             const struct option_row *others = option_entry_find(entries, entries->others);
             TRY(option_read_stage_key(reader, name, e, &at, (struct string_list *)(void *)(entry + others->offset), err));
+        } else if (row && *section && *(char **)(entry + row->offset)) { /* all keys of sections are texts */
+            option_problem(reader, &at, key, "given twice, also as %s; keep one", row->name);
         } else if (!row) {
             const char *near = option_entry_nearest(entries, name);
             option_problem(reader, &at, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
@@ -149,7 +157,9 @@ static enum status read_entries(struct option_reader *reader, const struct optio
         char *entry = option_entry_add(entries, field);
         if (!entry)
             FAIL(err, STATUS_NOMEM, "no memory for the option %s", row->name);
-        TRY(read_entry(reader, entries, entry, row->name, index, e, source, err));
+        char name[64];
+        snprintf(name, sizeof name, "%.40s.%zu.", row->name, index);
+        TRY(read_entry(reader, entries, entry, name, "", e, source, err));
     }
     return STATUS_OK;
 }

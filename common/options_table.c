@@ -106,12 +106,32 @@ const struct option_row *option_find(const char *name, const struct option_alias
     return NULL;
 }
 
+static const struct {
+    const char *other, *name;
+} entry_aliases[] = {
+#define OPTION_DATASET_ALIAS(other, name) {#other, #name},
+#include "common/options.def"
+};
+enum { ENTRY_ALIASES = sizeof entry_aliases / sizeof entry_aliases[0] };
+
 const struct option_row *option_entry_find(const struct option_entries *entries, const char *name)
 {
     for (size_t i = 0; i < entries->count; i++)
         if (!strcmp(name, entries->rows[i].name))
             return &entries->rows[i];
+    for (size_t i = 0; i < ENTRY_ALIASES; i++)
+        if (entries->rows == dataset_rows && !strcmp(name, entry_aliases[i].other))
+            return option_entry_find(entries, entry_aliases[i].name);
     return NULL;
+}
+
+bool option_entry_is_section(const struct option_entries *entries, const char *name)
+{
+    size_t size = strlen(name);
+    for (size_t i = 0; i < ENTRY_ALIASES; i++)
+        if (entries->rows == dataset_rows && !strncmp(entry_aliases[i].other, name, size) && entry_aliases[i].other[size] == '.')
+            return true;
+    return false;
 }
 
 bool option_is_section(const char *name)

@@ -73,6 +73,8 @@ const char *option_value_alias(const char *key, const char *word);
 /* Row of a canonical name or alias; NULL if unknown. `alias` (may be NULL) gets the alias's row or NULL. */
 const struct option_row *option_find(const char *name, const struct option_alias **alias);
 const struct option_row *option_entry_find(const struct option_entries *entries, const char *name);
+/* True for words that open a mapping inside an entry: "columns". */
+bool option_entry_is_section(const struct option_entries *entries, const char *name);
 /* Nearest canonical name for an unknown one, or NULL. */
 const char *option_nearest(const char *name);
 const char *option_entry_nearest(const struct option_entries *entries, const char *name);

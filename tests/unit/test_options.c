@@ -406,6 +406,90 @@ static void write_layers(const char *text)
     fclose(file);
 }
 
+static void columns_are_named_in_a_mapping(void **state)
+{
+    (void)state;
+    char *overrides[] = {"datasets.1.columns.weight=trust", NULL};
+    assert_ok(parse("eval_datasets: [{path: e, columns: {question: ask, response: say, history: h}, input_column: i}]\neval_on_start: true\n",
+                    NULL), &err);
+    const struct dataset_options *e = &o.eval_datasets.items[0];
+    assert_string_equal(e->question_column, "ask");
+    assert_string_equal(e->answer_column, "say");
+    assert_string_equal(e->history_column, "h");
+    assert_string_equal(e->input_column, "i");
+    options_free(&o);
+    overrides[0] = "datasets.0.columns.weight=trust";
+    assert_ok(parse("", overrides), &err);
+    assert_string_equal(o.datasets.items[0].weight_column, "trust");
+    options_free(&o);
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"eval_datasets: [{path: e, columns: {questoin: q}}]\n", "run.yaml:3:37: eval_datasets.0.columns.questoin: unknown key"},
+        {"eval_datasets: [{path: e, columns: {question: [q]}}]\n", "eval_datasets.0.columns.question: found a list, wanted a single value"},
+        {"eval_datasets: [{path: e, columns: q}]\n", "eval_datasets.0.columns: unknown key"},
+        {"eval_datasets: [{path: e, question_column: a, columns: {question: q}}]\n", "columns.question: given twice, also as question_column"},
+        {"eval_datasets: [{path: e, columns: {question: q, prompt: r}}]\n", "columns.prompt: given twice, also as question_column"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_refused(parse(cases[i].text, NULL), STATUS_USAGE, &err, cases[i].message);
+}
+
+/* Parses with chat_template naming a file that holds `text`; NULL: no file. */
+static enum status parse_template(const char *text, char **overrides)
+{
+    char path[] = "/tmp/loar-test-template-XXXXXX.yaml", key[128];
+    int file = mkstemps(path, 5);
+    assert_true(file >= 0);
+    assert_true(!text || write(file, text, strlen(text)) == (ssize_t)strlen(text));
+    close(file);
+    if (!text)
+        unlink(path);
+    snprintf(key, sizeof key, "chat_template: %s\n", path);
+    enum status st = parse(key, overrides);
+    unlink(path);
+    return st;
+}
+
+static void template_files_become_text(void **state)
+{
+    (void)state;
+    static const char text[] = "# \"quoted\"\nuser: {prefix: \"Q: \"}\n";
+    assert_ok(parse_template(text, NULL), &err);
+    assert_string_equal(o.chat_template_text, text);
+    assert_int_equal(o.sources[OPTION_chat_template_text].origin, ORIGIN_FILE);
+    /* What was formatted needs no file any more. */
+    struct text lines = {0};
+    options_format(&o, OPTIONS_ALL, &lines);
+    options_free(&o);
+    assert_ok(options_parse_text(lines.data, lines.size, "lines", 0, NULL, &o, NULL, &err), &err);
+    assert_string_equal(o.chat_template_text, text);
+    /* Another text is another run. */
+    char *other[] = {"chat_template_text=user: {}", NULL};
+    struct options changed;
+    assert_ok(options_parse_text(lines.data, lines.size, "lines", 1, other, &changed, NULL, &err), &err);
+    assert_refused(options_check_resume(&changed, lines.data, lines.size, NULL, &err), STATUS_USAGE, &err, "chat_template_text");
+    options_free(&changed);
+    options_free(&o);
+    text_free(&lines);
+    assert_refused(parse_template(NULL, NULL), STATUS_USAGE, &err, "run.yaml:3:1: chat_template: ");
+    assert_refused(parse_template("", NULL), STATUS_USAGE, &err, "is empty");
+    assert_refused(parse_template("user: \xff\n", NULL), STATUS_USAGE, &err, "is not UTF-8 text");
+    char *resume[] = {"resume_from_checkpoint=true", NULL};
+    assert_ok(parse_template(NULL, resume), &err); /* the snapshot may have it */
+    assert_null(o.chat_template_text);
+    assert_non_null(strstr(notes.data, "the snapshot's template is used"));
+    options_free(&o);
+    assert_refused(parse("chat_template: deepseek-r0\n", NULL), STATUS_USAGE, &err,
+                   "run.yaml:3:1: chat_template: found 'deepseek-r0', wanted one of deepseek-llm, ");
+    assert_non_null(strstr(err.text, "; did you mean 'deepseek-"));
+    assert_refused(parse("chat_template_text: a\n", NULL), STATUS_USAGE, &err, "chat_template_text: not used by the template 'plain'");
+    assert_refused(parse("thought_open: <t>\n", NULL), STATUS_USAGE, &err, "thought_open and thought_close belong together");
+    assert_ok(parse("train_on_eos: none\nmask_history: true\n", NULL), &err);
+    assert_true(o.last_turn_only && strstr(notes.data, "train_on_eos: none: no end token is learnt"));
+    options_free(&o);
+}
+
 /* Parses with loar.layers_file on the command line. */
 static enum status parse_layers(const char *text, const char *file)
 {
@@ -651,6 +735,7 @@ static void rows_are_shaped_by_all_keys_but_some(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(columns_are_named_in_a_mapping), cmocka_unit_test(template_files_become_text),
         cmocka_unit_test(every_key_is_set_and_got), cmocka_unit_test(every_key_refuses_nonsense),
         cmocka_unit_test(every_bound_holds),        cmocka_unit_test(every_alias_reaches_its_key),
         cmocka_unit_test(every_row_is_documented),  cmocka_unit_test(file_then_command_line),

@@ -342,6 +342,29 @@ static void labels_are_answers(void **state)
     fixture_free(&f);
 }
 
+/* A thought in a column of any common name is not lost, unless it is open what the question or the answer is. */
+static void thoughts_in_columns_are_found(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    static const char *const rows[] = {
+        "{\"prompt\": \"Q\", \"reasoning\": \"T\", \"completion\": \"A\"}",       "{\"problem\": \"Q\", \"cot\": \"T\", \"solution\": \"A\"}",
+        "{\"question\": \"Q\", \"rationale\": \"T\", \"answer\": \"A\"}",         "{\"instruction\": \"Q\", \"rationale\": \"T\", \"output\": \"A\"}",
+        "{\"query\": \"Q\", \"reasoning_content\": \"T\", \"response\": \"A\"}", "{\"input\": \"Q\", \"chain_of_thought\": \"T\", \"answer\": \"A\"}",
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_ok(read_text(&f, NULL, rows[i], false), &f.err);
+        assert_message(&f, 0, ROLE_USER, "Q", NULL);
+        assert_message(&f, 1, ROLE_ASSISTANT, "A", "T");
+    }
+    assert_ok(read_text(&f, NULL, "{\"instruction\": \"Q\", \"input\": \"more\", \"output\": \"A\", \"cot\": \"T\"}", false), &f.err);
+    assert_message(&f, 0, ROLE_USER, "Q\nmore", NULL);
+    f.columns = (struct row_columns){{[ROW_QUESTION] = "instruction"}};
+    assert_ok(read_text(&f, NULL, "{\"instruction\": \"Q\", \"input\": \"more\", \"output\": \"A\", \"cot\": \"T\"}", false), &f.err);
+    assert_message(&f, 1, ROLE_ASSISTANT, "A", "T");
+    fixture_free(&f);
+}
+
 static void bad_rows_are_explained(void **state)
 {
     (void)state;
@@ -707,7 +730,7 @@ int main(void)
         cmocka_unit_test(formats_are_recognised), cmocka_unit_test(thoughts_are_split_off),
         cmocka_unit_test(message_weights_count), cmocka_unit_test(formats_of_other_trainers),
         cmocka_unit_test(earlier_turns_come_first), cmocka_unit_test(memory_may_run_out), cmocka_unit_test(plain_text_stays_as_it_is),
-        cmocka_unit_test(columns_may_have_other_names), cmocka_unit_test(bad_rows_are_explained),
+        cmocka_unit_test(columns_may_have_other_names), cmocka_unit_test(thoughts_in_columns_are_found), cmocka_unit_test(bad_rows_are_explained),
         cmocka_unit_test(text_is_added_where_it_belongs), cmocka_unit_test(labels_are_answers), cmocka_unit_test(records_are_found),
         cmocka_unit_test(broken_files_are_explained), cmocka_unit_test(gsm8k_is_read_whole),
         cmocka_unit_test(esft_messages_are_read_whole), cmocka_unit_test(alpaca_rows_are_read_whole),

@@ -14,7 +14,7 @@ static const char *const role_names[ROW_ROLES] = {
     [ROW_WEIGHT] = "weight",
 };
 
-enum { MAX_COLUMNS = 5, MAX_NAMES = 6 };
+enum { MAX_COLUMNS = 5, MAX_NAMES = 7 };
 enum need { NEEDED = 1, OPTIONAL };
 
 struct column {
@@ -33,21 +33,26 @@ struct row_format {
 #define SYSTEM {OPTIONAL, ROW_SYSTEM, {"system", "system_prompt"}}
 #define HISTORY {OPTIONAL, ROW_HISTORY, {"history"}}
 
+#define QUESTIONS "query", "input", "instruction", "problem"
+#define ANSWERS "response", "output", "solution"
+
 /* Detection takes the first that fits by its own names, then the first that fits by others; so formats with more columns
- * stand before those with a part of them. */
+ * stand before those with a part of them. But a row whose thought has a column under whatever name is one with a thought,
+ * where only one column each can be its question and its answer. */
 static const struct row_format formats[] = {
     {"messages", {{NEEDED, ROW_MESSAGES, {"messages"}}, SYSTEM}, reading_messages, false},
     {"sharegpt", {{NEEDED, ROW_MESSAGES, {"conversations", "conversation"}}, SYSTEM}, reading_messages, false},
     {"qa-cot",
-     {{NEEDED, ROW_QUESTION, {"question"}}, {NEEDED, ROW_THOUGHT, {"thought"}}, {NEEDED, ROW_ANSWER, {"answer"}}},
+     {{NEEDED, ROW_QUESTION, {"question", "prompt", QUESTIONS}},
+      {NEEDED, ROW_THOUGHT, {"thought", "reasoning", "rationale", "cot", "reasoning_content", "chain_of_thought"}},
+      {NEEDED, ROW_ANSWER, {"answer", "completion", ANSWERS}}},
      reading_question_thought_answer, false},
     {"medical-o1",
      {{NEEDED, ROW_QUESTION, {"Question"}}, {NEEDED, ROW_THOUGHT, {"Complex_CoT"}}, {NEEDED, ROW_ANSWER, {"Response"}}},
      reading_question_thought_answer, false},
     {"gsm8k", {{NEEDED, ROW_QUESTION, {"question"}}, {NEEDED, ROW_ANSWER, {"answer"}}}, reading_gsm8k, true},
     {"prompt-completion",
-     {{NEEDED, ROW_QUESTION, {"prompt", "question", "query", "input", "instruction", "problem"}},
-      {NEEDED, ROW_ANSWER, {"completion", "answer", "response", "output", "solution"}}, SYSTEM, HISTORY},
+     {{NEEDED, ROW_QUESTION, {"prompt", "question", QUESTIONS}}, {NEEDED, ROW_ANSWER, {"completion", "answer", ANSWERS}}, SYSTEM, HISTORY},
      reading_prompt_completion, false},
     {"alpaca",
      {{NEEDED, ROW_QUESTION, {"instruction"}}, {OPTIONAL, ROW_INPUT, {"input"}}, {NEEDED, ROW_ANSWER, {"output"}}, SYSTEM,
@@ -228,6 +233,24 @@ static enum status check_row(struct reading *r, const struct json *row)
     return STATUS_OK;
 }
 
+/* The format that also takes a thought from a column of the row, where `found` would leave it out; NULL: none. */
+static const struct row_format *with_thought(const struct row_format *found, const struct row_columns *columns, const struct json *row)
+{
+    if (has_role(found, ROW_THOUGHT) || has_role(found, ROW_MESSAGES))
+        return NULL;
+    for (int i = 0; i < FORMATS; i++) {
+        const char *rival = NULL;
+        if (!has_role(&formats[i], ROW_THOUGHT) || !suits(&formats[i], columns))
+            continue;
+        const struct column *c = formats[i].columns;
+        for (; c->need && find_cell(c, columns, row, true, &rival).value && !rival; c++)
+            ;
+        if (!c->need)
+            return &formats[i];
+    }
+    return NULL;
+}
+
 enum status row_format_detect(const struct json *row, const char *path, int64_t line, const struct row_options *options,
                               const struct row_format **out, struct error *err)
 {
@@ -236,7 +259,8 @@ enum status row_format_detect(const struct json *row, const char *path, int64_t 
     for (int others = 0; others < 2; others++)
         for (int i = 0; i < FORMATS; i++)
             if (suits(&formats[i], &options->columns) && has_columns(&formats[i], &options->columns, row, others)) {
-                *out = &formats[i];
+                const struct row_format *whole = with_thought(&formats[i], &options->columns, row);
+                *out = whole ? whole : &formats[i];
                 return STATUS_OK;
             }
     return wrong_columns(&r, row, NULL);

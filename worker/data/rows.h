@@ -14,9 +14,12 @@
 #include "worker/data/labels.h"
 
 /*   messages           messages[].role/content; a thought is `reasoning_content` or stands between <think> tags;
- *                      optional per message: weight or loss_scale (number), loss (true or false)
+ *                      optional per assistant message: weight or loss_scale (a number, 0 for no loss), loss or train (false
+ *                      for no loss), mask (true for no loss); content may be a list of parts; roles system, user, assistant,
+ *                      tool and their other names (reading_message.c)
  *   sharegpt           conversations[].from/value with human and gpt, or pairs conversation[].human/assistant
- *   qa-cot             question, thought, answer
+ *   qa-cot             question, thought, answer; the thought also as reasoning, rationale, cot, reasoning_content or
+ *                      chain_of_thought, the others by the names below
  *   medical-o1         Question, Complex_CoT, Response
  *   gsm8k              question, answer: the thought is the text above the last line that begins with "#### "
  *   prompt-completion  prompt, completion: each a string or a list of messages; or one of question, query, input,
