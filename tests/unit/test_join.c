@@ -248,6 +248,35 @@ static void every_format_is_joined(void **state)
                     "{S\nQ1\nA1Q2\n<think>}(T2</think>)[A2]<>");
 }
 
+static void weights_of_turns_are_kept(void **state)
+{
+    (void)state;
+    static const char rows[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Q1\"}, {\"role\": \"assistant\", \"content\": \"A1\", \"weight\": 0.3},"
+        " {\"role\": \"user\", \"content\": \"Q2\"}, {\"role\": \"assistant\", \"content\": \"A2\"}]}\n";
+    struct text lines = {0};
+    struct join_request request = request_for("deepseek-r1", 100);
+    struct join_report report;
+    struct dataset dataset = {0};
+    write_file(rows_path, rows);
+    assert_ok(join_documents(&request, tokenizer, &lines, &report, &err), &err);
+    load(&request, &lines, tokenizer, &dataset);
+    struct row row = dataset_row(&dataset, 0);
+    struct row_weights weights = row_weights_begin(&row, (const float[SPAN_COUNT]){0, 1, 1, 1});
+    float found[4];
+    int n = 0;
+    for (int i = 1; i < row.n_tokens; i++) {
+        float weight = row_weights_next(&weights, i);
+        if (weight > 0 && (!n || found[n - 1] != weight))
+            found[n++] = weight;
+        assert_true(n < 4);
+    }
+    assert_int_equal(n, 2);
+    assert_true(found[0] == 0.3f && found[1] == 1);
+    dataset_free(&dataset);
+    text_free(&lines);
+}
+
 static void system_message_and_weight_are_kept(void **state)
 {
     (void)state;
@@ -425,7 +454,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_hold_every_row_and_fit), cmocka_unit_test(every_format_is_joined),
-        cmocka_unit_test(system_message_and_weight_are_kept), cmocka_unit_test(long_rows_are_named),
+        cmocka_unit_test(system_message_and_weight_are_kept), cmocka_unit_test(weights_of_turns_are_kept), cmocka_unit_test(long_rows_are_named),
         cmocka_unit_test(what_cannot_be_joined_is_named), cmocka_unit_test(the_seed_is_the_order),
         cmocka_unit_test(gsm8k_in_long_documents), cmocka_unit_test(memory_may_run_out)};
     return cmocka_run_group_tests(tests, set_up, tear_down);

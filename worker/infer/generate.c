@@ -23,7 +23,8 @@ struct part {
     enum span span;
     struct text *text;
     size_t told; /* bytes handed to on_text */
-    const char *skip; /* a tag that is not part of the text where it stands at the beginning; NULL: none */
+    const char *skip; /* tag that the part begins with and that is no part of its text; NULL: none */
+    bool opened;      /* it was there, or none was wanted */
     generate_text_fn *on_text;
     void *context;
 };
@@ -128,11 +129,12 @@ static void tell(struct part *part, const char *const *words, int n, bool all)
     if ((open && !all) || begin > end)
         return;
     part->told = part->told > begin ? part->told : begin;
+    enum span span = part->skip && !begin ? SPAN_ANSWER : part->span; /* what does not open a thought is an answer */
     while (end > part->told && end < part->text->size && ((unsigned char)part->text->data[end] & 0xC0) == 0x80)
         end--; /* not inside a character */
     if (end == part->told)
         return;
-    part->on_text(part->context, part->span, part->text->data + part->told, end - part->told);
+    part->on_text(part->context, span, part->text->data + part->told, end - part->told);
     part->told = end;
 }
 
@@ -141,6 +143,7 @@ static void cut_skipped(struct part *part)
 {
     bool open;
     size_t begin = part->text->data ? skipped(part, &open) : 0;
+    part->opened = begin || !part->skip;
     if (!begin)
         return;
     part->text->size -= begin;
@@ -212,12 +215,14 @@ static enum status prepare(struct generator *g, int n_prompt, struct error *err)
     return STATUS_OK;
 }
 
-static enum status think(struct generator *g, struct part *part, struct generated *out, struct error *err)
+/* *answered: the model opened no thought and ended its turn, so what it wrote is the answer. */
+static enum status think(struct generator *g, struct part *part, struct generated *out, bool *answered, struct error *err)
 {
     enum stop_reason reason;
     const char *close = g->settings.thought_close;
     TRY(write_part(g, part, g->settings.max_thinking_tokens, &close, 1, &out->thought_tokens, &reason, err));
-    if (reason == STOP_TEXT)
+    *answered = reason == STOP_END && !part->opened;
+    if (reason == STOP_TEXT || *answered)
         return STATUS_OK;
     if (reason == STOP_LIMIT)
         out->status = GENERATE_THOUGHT_CUT;
@@ -226,6 +231,17 @@ static enum status think(struct generator *g, struct part *part, struct generate
         return STATUS_OK;
     }
     return feed(g, g->settings.close, g->settings.n_close, err);
+}
+
+static void take_as_answer(struct generated *out)
+{
+    struct text thought = out->answer;
+    out->answer = out->thought;
+    out->thought = thought;
+    out->answer_tokens = out->thought_tokens;
+    out->thought_tokens = 0;
+    if (is_blank(&out->answer))
+        out->status = GENERATE_NO_ANSWER;
 }
 
 enum status generator_run(struct generator *g, const int32_t *prompt, int n_prompt, uint64_t stream, generate_text_fn *on_text,
@@ -240,8 +256,11 @@ enum status generator_run(struct generator *g, const int32_t *prompt, int n_prom
     TRY(feed(g, prompt, n_prompt, err));
     if (g->settings.two_stage) {
         struct part thought = {.span = SPAN_THOUGHT, .text = &out->thought, .skip = g->settings.thought_open, .on_text = on_text, .context = context};
-        TRY(think(g, &thought, out, err));
-        if (out->status == GENERATE_NO_ANSWER)
+        bool answered;
+        TRY(think(g, &thought, out, &answered, err));
+        if (answered)
+            take_as_answer(out);
+        if (answered || out->status == GENERATE_NO_ANSWER)
             return STATUS_OK;
     }
     if (g->prefix.count && kv_cache_length(g->cache) + (int64_t)g->prefix.count < g->max_positions)
