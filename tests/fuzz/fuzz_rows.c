@@ -28,17 +28,15 @@ static void check_conversation(const struct conversation *c)
         return;
     }
     demand(c->count >= 2 && c->messages[c->count - 1].role == ROLE_ASSISTANT && c->weight > 0);
-    int supervised = 0;
     for (int i = 0; i < c->count; i++) {
         const struct message *m = &c->messages[i];
         check_text(m->content, m->content_size);
         demand(m->role == ROLE_ASSISTANT || (!m->supervised && !m->thought));
-        demand(i == 0 ? m->role != ROLE_ASSISTANT : m->role != ROLE_SYSTEM && m->role != c->messages[i - 1].role);
-        if (m->thought)
+        demand(i == 0 ? m->role != ROLE_ASSISTANT : m->role != ROLE_SYSTEM && (m->role == ROLE_TOOL || m->role != c->messages[i - 1].role));
+        if (m->thought && m->thought_size)
             check_text(m->thought, m->thought_size);
-        supervised += m->supervised;
+        demand(m->factor >= 0);
     }
-    demand(supervised);
 }
 
 static void check_row(const struct row_format *format, const struct json *row, int64_t line, const struct row_options *options,

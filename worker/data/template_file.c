@@ -336,7 +336,7 @@ void template_free(struct chat_template *t)
 static void put_string(struct text *out, const char *key, const char *text)
 {
     text_printf(out, "%s: ", key);
-    text_json_string(out, text, strlen(text));
+    scalar_put_string(out, text);
 }
 
 static void put_tag_key(struct text *out, const char *key, const struct piece *piece)
@@ -375,7 +375,7 @@ static void put_body(const struct chat_template *t, struct text *out)
     text_puts(out, "tokens: [");
     for (int i = 0; t->tokens[i]; i++) {
         text_puts(out, i ? ", " : "");
-        text_json_string(out, t->tokens[i], strlen(t->tokens[i]));
+        scalar_put_string(out, t->tokens[i]);
     }
     text_puts(out, "]\n");
     put_roles(t, out);
