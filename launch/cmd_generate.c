@@ -35,7 +35,7 @@ static const char usage[] =
     "                    probabilities of the best ones, and --score gives accuracy and macro F1\n"
     "  --raw             continue the text itself, without a chat template\n"
     "  --seed N          seed of the random numbers\n"
-    "  --force-template  let a snapshot answer with another chat template than it was trained with\n"
+    "  --force-template  let a model answer with another chat template than it was trained with\n"
     "\n"
     "and these keys of a run file, as --key value: chat_template, default_system, thought_open, thought_close,\n"
     "prompt_opens_thought, enable_thinking, cot_prompt, answer_prefix, two_stage,\n"
@@ -349,7 +349,7 @@ static void warn_of_settings(const struct session *s)
 {
     const struct request *r = s->request;
     const struct options *o = &s->source->options;
-    bool template = r->snapshot || r->raw;
+    bool template = s->source->knows_template || r->raw;
     for (int i = 0; i < r->n_keys; i++) {
         const char *key = r->keys[i];
         template = template || !strcmp(key, "chat_template");
@@ -360,32 +360,19 @@ static void warn_of_settings(const struct session *s)
         log_warn("the chat template is %s; give --chat_template if the model was trained with another one", o->chat_template);
 }
 
-/* The request's settings over those of training, which a snapshot knows. */
+/* The request's settings over those of training, where they are known. */
 static enum status set_options(struct session *s, struct error *err)
 {
     const struct request *r = s->request;
-    struct options *o = &s->source->options, trained;
-    struct text saved = {0};
-    options_format(o, OPTIONS_ALL, &saved);
-    for (int i = 0; i < r->n_keys; i++) {
-        enum status st = !strcmp(r->keys[i], "chat_template") ? template_choice_set(o, r->key_values[i], err)
-                                                              : options_set(o, r->keys[i], r->key_values[i], err);
-        if (st != STATUS_OK) {
-            text_free(&saved);
-            return st;
-        }
-    }
-    if (!r->snapshot || r->raw || r->force_template) {
-        text_free(&saved);
-        return STATUS_OK;
-    }
-    enum status st = saved.failed ? error_set(err, STATUS_NOMEM, "no memory for the options of '%s'", r->path)
-                                  : options_parse_text(saved.data, saved.size, "the snapshot's options", 0, NULL, &trained, NULL, err);
-    text_free(&saved);
-    TRY(st);
-    st = template_choice_check(&trained, o, r->path, err);
-    options_free(&trained);
-    return st;
+    struct options *o = &s->source->options;
+    bool compare = s->source->knows_template && !r->raw && !r->force_template;
+    char trained[TEMPLATE_HASH_SIZE];
+    if (compare)
+        TRY(template_choice_hash(o, trained, err));
+    for (int i = 0; i < r->n_keys; i++)
+        TRY(!strcmp(r->keys[i], "chat_template") ? template_choice_set(o, r->key_values[i], err)
+                                                 : options_set(o, r->keys[i], r->key_values[i], err));
+    return compare ? template_choice_check(trained, o, r->path, err) : STATUS_OK;
 }
 
 static enum status generate(struct session *s, struct error *err)

@@ -270,6 +270,9 @@ static enum status load_base(struct run *run, struct error *err)
 {
     const struct options *o = run->options;
     TRY(template_choose(o, &run->template, err));
+    template_declare(run->template, &run->template_text);
+    if (run->template_text.failed)
+        FAIL(err, STATUS_NOMEM, "no memory for " RUN_TEMPLATE_FILE);
     TRY(tokenizer_load(run_tokenizer_path(o), &run->tokenizer, err));
     TRY(template_check(run->template, run->tokenizer, err));
     TRY(run_model_config(o, run->tokenizer, &run->config, &run->config_json, err));
@@ -410,6 +413,7 @@ void run_free(struct run *run)
     text_free(&run->loar_json);
     tokenizer_free(run->tokenizer);
     template_free(run->template);
+    text_free(&run->template_text);
     text_free(&run->config_json);
     *run = (struct run){0};
 }

@@ -20,6 +20,9 @@ struct chat_template;
 struct loar_setup;
 struct tokenizer;
 
+/* What the template declares, beside the weights that learnt it: in snapshots and in the folders made of them. */
+#define RUN_TEMPLATE_FILE "chat_template.yaml"
+
 struct run {
     const struct options *all;     /* of the whole run; borrowed */
     const struct options *options; /* as they hold in this stage: of `held`, or `all` where there are no stages */
@@ -36,6 +39,7 @@ struct run {
     struct text loar_json;   /* loar_config.json of a routed model */
     struct tokenizer *tokenizer;
     struct chat_template *template;
+    struct text template_text; /* as a file declares it */
     struct params table;
     struct chunks chunks;
     struct dataset train, eval; /* parts of eval: one per evaluation set */

@@ -20,7 +20,7 @@ struct saver {
     struct writer *writer;
     struct server *server;
     const char *optimizer;
-    struct snapshot_text files[SOURCE_CARRIED + 2];
+    struct snapshot_text files[SOURCE_CARRIED + 3];
     int n_files;
     char *contents[SOURCE_CARRIED];
     char *options_text;
@@ -35,6 +35,7 @@ static enum status carry_files(struct saver *s, struct error *err)
     s->files[s->n_files++] = (struct snapshot_text){"config.json", s->run->config_json.data, s->run->config_json.size};
     if (s->run->loar)
         s->files[s->n_files++] = (struct snapshot_text){MODEL_ROUTING_FILE, s->run->loar_json.data, s->run->loar_json.size};
+    s->files[s->n_files++] = (struct snapshot_text){RUN_TEMPLATE_FILE, s->run->template_text.data, s->run->template_text.size};
     for (int i = 0; i < SOURCE_CARRIED; i++) {
         char *path = path_join(run_tokenizer_path(s->run->options), source_carried[i]);
         if (!path)

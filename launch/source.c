@@ -9,6 +9,8 @@
 #include "launch/loar_block.h"
 #include "launch/loar_folder.h"
 #include "launch/trained.h"
+#include "launch/run.h"
+#include "launch/template_choice.h"
 #include "ps/snapshot.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -126,6 +128,7 @@ static enum status load_snapshot(struct source *s, const struct snapshot *snapsh
     size_t json_size, tokenizer_config_size = 0;
     struct error absent;
     TRY(read_snapshot(s, snapshot, base, err));
+    s->knows_template = true;
     TRY(snapshot_file(snapshot, "tokenizer.json", &json, &json_size, err));
     if (snapshot_file(snapshot, "tokenizer_config.json", &tokenizer_config, &tokenizer_config_size, &absent) != STATUS_OK)
         tokenizer_config = NULL; /* not every model has one */
@@ -157,12 +160,25 @@ static enum status read_folder_routing(struct source *s, const char *path, const
     return use_routing(s, s->loar || path == model ? STATUS_OK : loar_folder_read(model, &s->config, &s->loar, err));
 }
 
+/* A folder that was made of a snapshot says how its model was trained. */
+static enum status use_folder_template(struct source *s, const char *folder, struct error *err)
+{
+    char *path = path_join(folder, RUN_TEMPLATE_FILE);
+    if (!path)
+        FAIL(err, STATUS_NOMEM, "no memory for the path of '%s/" RUN_TEMPLATE_FILE "'", folder);
+    s->knows_template = file_exists(path);
+    enum status st = s->knows_template ? template_choice_set(&s->options, path, err) : STATUS_OK;
+    mem_free(path);
+    return st;
+}
+
 static enum status load_folder(struct source *s, const char *path, const char *base, struct error *err)
 {
     struct import_report report;
     const char *model;
     TRY(options_defaults(&s->options, err));
     TRY(find_model(s, path, base, &model, err));
+    TRY(use_folder_template(s, path, err));
     TRY(model_config_read(model, &s->config, err));
     TRY(config_labels_of_folder(model, &s->labels, err));
     s->config.training = s->adapter.training;

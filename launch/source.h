@@ -22,6 +22,7 @@ struct tokenizer;
 
 struct source {
     struct options options; /* of the run behind a snapshot, or defaults */
+    bool knows_template;    /* the options have the chat template that the model was trained with */
     struct model_config config;
     struct adapter adapter; /* of an adapter's folder; behind config.training */
     struct labels labels;    /* of its classification tasks */

@@ -34,7 +34,7 @@ enum status template_choice_set(struct options *options, const char *value, stru
     return st;
 }
 
-static enum status hash_of(const struct options *o, char out[TEMPLATE_HASH_SIZE], struct error *err)
+enum status template_choice_hash(const struct options *o, char out[TEMPLATE_HASH_SIZE], struct error *err)
 {
     struct chat_template *made = NULL;
     TRY(template_choose(o, &made, err));
@@ -43,14 +43,12 @@ static enum status hash_of(const struct options *o, char out[TEMPLATE_HASH_SIZE]
     return st;
 }
 
-enum status template_choice_check(const struct options *trained, const struct options *options, const char *path, struct error *err)
+enum status template_choice_check(const char *trained, const struct options *options, const char *path, struct error *err)
 {
-    char before[TEMPLATE_HASH_SIZE], after[TEMPLATE_HASH_SIZE];
-    TRY(hash_of(trained, before, err));
-    TRY(hash_of(options, after, err));
-    if (!strcmp(before, after))
+    char asked[TEMPLATE_HASH_SIZE];
+    TRY(template_choice_hash(options, asked, err));
+    if (!strcmp(trained, asked))
         return STATUS_OK;
-    FAIL(err, STATUS_USAGE, "'%s' was trained with the chat template %s (%s), asked for is %s (%s): its answers would be worse than what it "
-         "has learnt; leave the template's keys out, or give --force-template", path, trained->chat_template, before,
-         options->chat_template, after);
+    FAIL(err, STATUS_USAGE, "'%s' was trained with another chat template (%s) than the one asked for, %s (%s): its answers would be worse than "
+         "what it has learnt; leave the template's keys out, or give --force-template", path, trained, options->chat_template, asked);
 }

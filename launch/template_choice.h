@@ -11,7 +11,9 @@
 enum status template_choose(const struct options *options, struct chat_template **out, struct error *err);
 /* Sets chat_template on a command line; of a file the text, too. */
 enum status template_choice_set(struct options *options, const char *value, struct error *err);
-/* STATUS_USAGE where prompts of the options would not look as those of `trained`, the options of the run behind `path`. */
-enum status template_choice_check(const struct options *trained, const struct options *options, const char *path, struct error *err);
+/* Hash of the options' template. */
+enum status template_choice_hash(const struct options *options, char out[TEMPLATE_HASH_SIZE], struct error *err);
+/* STATUS_USAGE where the options' template is not that of the hash, with which the model in `path` was trained. */
+enum status template_choice_check(const char *trained, const struct options *options, const char *path, struct error *err);
 
 #endif
