@@ -166,6 +166,12 @@ enum status file_replace(const char *path, const void *data, size_t size, struct
     return st;
 }
 
+bool path_is_yaml(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *dot = strrchr(path, '.');
+    return dot && dot > path && (!slash || dot > slash + 1) && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml"));
+}
+
 bool file_exists(const char *path)
 {
     struct stat info;

@@ -36,6 +36,8 @@ enum status file_publish(const char *temporary, const char *path, struct error *
 void file_forget(const char *path);
 
 bool file_exists(const char *path);
+/* By its ending, .yaml or .yml. */
+bool path_is_yaml(const char *path);
 bool folder_exists(const char *path);
 /* True when the folder is absent or holds nothing. */
 bool folder_is_empty(const char *path);

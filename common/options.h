@@ -158,9 +158,6 @@ enum status options_check_resume(const struct options *options, const char *save
 void options_help(struct text *out);
 void options_reference(struct text *out);
 
-/* True for a chat_template that is the name of a file. */
-bool options_is_template_file(const char *chat_template);
-
 /* Nearest of `names` by edits, or NULL when none is near: for "did you mean". */
 const char *nearest_name(const char *word, const char *const *names, size_t count);
 

@@ -12,12 +12,6 @@ static const char *const known[] = {"deepseek-llm", "deepseek-v2", "deepseek-cod
                                     "deepseek-r1",  "alpaca",      "plain"};
 enum { KNOWN = sizeof known / sizeof *known, TEXT_MAX = 1 << 16 };
 
-bool options_is_template_file(const char *name)
-{
-    size_t size = strlen(name);
-    return (size > 5 && !strcmp(name + size - 5, ".yaml")) || (size > 4 && !strcmp(name + size - 4, ".yml"));
-}
-
 static void check_name(struct option_reader *reader, const struct option_source *at, const char *name)
 {
     struct text all = {0};
@@ -63,7 +57,7 @@ enum status option_read_template(struct option_reader *reader, struct error *err
     size_t size;
     if (reader->bad[OPTION_chat_template])
         return STATUS_OK;
-    if (!options_is_template_file(o->chat_template)) {
+    if (!path_is_yaml(o->chat_template)) {
         check_name(reader, at, o->chat_template);
         if (o->chat_template_text)
             option_problem(reader, &o->sources[OPTION_chat_template_text], option_name(OPTION_chat_template_text),

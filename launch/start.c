@@ -93,7 +93,7 @@ static enum status claim_folder(const struct options *o, struct error *err)
 static enum status adopt_template(struct options *o, const char *saved, size_t size, struct error *err)
 {
     struct options earlier;
-    if (!options_is_template_file(o->chat_template) || o->chat_template_text)
+    if (!path_is_yaml(o->chat_template) || o->chat_template_text)
         return STATUS_OK;
     TRY(options_parse_text(saved, size, "the snapshot's options", 0, NULL, &earlier, NULL, err));
     enum status st = STATUS_OK;

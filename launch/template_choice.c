@@ -7,7 +7,7 @@
 
 enum status template_choose(const struct options *o, struct chat_template **out, struct error *err)
 {
-    bool file = options_is_template_file(o->chat_template);
+    bool file = path_is_yaml(o->chat_template);
     struct template_settings settings = {.name = o->chat_template, .text = file ? o->chat_template_text : NULL, .thought_open = o->thought_open,
                                          .thought_close = o->thought_close, .default_system = o->default_system,
                                          .ignore_empty_thought = o->ignore_empty_thought};
@@ -23,7 +23,7 @@ enum status template_choice_set(struct options *options, const char *value, stru
 {
     char *text = NULL;
     size_t size = 0;
-    if (options_is_template_file(value))
+    if (path_is_yaml(value))
         TRY(file_read(value, &text, &size, err));
     enum status st = text && (!size || strlen(text) != size)
                          ? error_set(err, STATUS_DATA, "chat_template: '%s' is empty or no text", value)

@@ -24,12 +24,15 @@ static const char rows[] =
     "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\"}]}\n"
     "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"<think>a long thought that "
     "must be cut to fit</think>A\"}]}\n"
+    "{\"messages\": [{\"role\": \"user\", \"content\": [\"Q\"]}, {\"role\": \"assistant\", \"content\": \"A\", \"weight\": 2}, {\"role\": "
+    "\"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"B\"}]}\n"
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\", \"mask\": true}]}\n"
     "{\"messages\": []}\n"
     "{broken\n";
 
 static void assert_unchanged(const struct dataset *dataset)
 {
-    assert_int_equal(dataset->rows, 2);
+    assert_int_equal(dataset->rows, 3);
     assert_int_equal(dataset->n_parts, 1);
     struct row row = dataset_row(dataset, 0);
     assert_int_equal(row.spans[row.n_tokens - 1], SPAN_END);
@@ -85,13 +88,16 @@ static void load_with_faults(bool persistent, bool strict)
         if (st == STATUS_NOMEM)
             assert_true(err.text[0]);
         else if (strict)
-            assert_non_null(strstr(err.text, "2 bad rows of 4"));
+            assert_non_null(strstr(err.text, "2 bad rows of 6"));
         else
             assert_int_equal(dataset.parts[1].stats.skipped, 2);
-        if (st == STATUS_OK)
-            assert_int_equal(dataset.rows, 4);
-        else
+        if (st == STATUS_OK) {
+            assert_int_equal(dataset.rows, 6);
+            assert_int_equal(dataset.parts[1].stats.masked, 1);
+            assert_int_equal(dataset.stretches.n_places, 2);
+        } else {
             assert_unchanged(&dataset);
+        }
         dataset_free(&dataset);
         renew_tokenizer();
         assert_true(mem_live() == live);

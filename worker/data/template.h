@@ -48,7 +48,6 @@ bool train_on_eos_parse(const char *word, enum train_on_eos *out);
 enum status template_create(const struct template_settings *settings, struct chat_template **out, struct error *err);
 /* A built-in template by its name, or one that a file (.yaml, .yml) declares, with no settings. */
 enum status template_open(const char *name_or_file, struct chat_template **out, struct error *err);
-bool template_is_file(const char *name_or_file);
 /* Only what template_create and template_open made; NULL is allowed. */
 void template_free(struct chat_template *chat_template);
 

@@ -303,18 +303,12 @@ enum status template_create(const struct template_settings *settings, struct cha
     return STATUS_OK;
 }
 
-bool template_is_file(const char *name)
-{
-    size_t size = strlen(name);
-    return (size > 5 && !strcmp(name + size - 5, ".yaml")) || (size > 4 && !strcmp(name + size - 4, ".yml"));
-}
-
 enum status template_open(const char *name_or_file, struct chat_template **out, struct error *err)
 {
     struct template_settings settings = {.name = name_or_file};
     char *text = NULL;
     size_t size;
-    if (template_is_file(name_or_file)) {
+    if (path_is_yaml(name_or_file)) {
         TRY(file_read(name_or_file, &text, &size, err));
         settings.text = text;
     }
