@@ -71,6 +71,17 @@ ps:
 YAML
 }
 
+# Trains a model for other runs to begin with, in $scratch/base, and lets $scratch/run.yaml begin with it.
+make_tiny_base() {
+    train 0 max_steps=20 learning_rate=1e-2 && "$bin/loar" export "$scratch/run" "$scratch/base" >/dev/null || { tail -3 "$scratch/out"; return 1; }
+    rm -rf "$scratch/run"
+    sed -i "s|^model_config:.*|model_name_or_path: $scratch/base|; /^tokenizer_name_or_path:/d" "$scratch/run.yaml"
+}
+# The same where OVERRIDES... freeze something, for then there must be a model.
+make_base_if_frozen() {
+    case " $* " in *" finetuning_type="*) make_tiny_base ;; esac
+}
+
 # train RANKS [overrides...]: 0 ranks = without mpirun. Output goes to $scratch/out.
 train() {
     local ranks=$1
