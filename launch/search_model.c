@@ -47,6 +47,7 @@ enum status search_model_create(const struct model_config *config, int sinks, bo
     *out = (struct search_model){.config = *config, .plan = *config->loar, .router = config->loar->config.router, .sinks = sinks,
                                  .pool = pool};
     out->config.loar = &out->plan;
+    out->config.training = (struct training){.kind = TRAIN_ALL}; /* whatever the run would freeze, nothing is trained here */
     out->plan.config.router = LOAR_STATIC;
     out->plan.config.gate = LOAR_HARD;
     enum status st = fill(out, checkpointing, err);
@@ -86,7 +87,9 @@ enum status search_model_load(struct search_model *m, const char *folder, const 
         return model_import(folder, &m->config, &m->own, NULL, m->values, NULL, err);
     struct source source;
     TRY(source_open(snapshot, true, NULL, m->pool, &source, err));
-    enum status st = take_weights(m, &source, snapshot, err);
+    enum status st = model_merge_adapters(&source.config, &source.table, source.values, err); /* where it has some */
+    if (st == STATUS_OK)
+        st = take_weights(m, &source, snapshot, err);
     source_close(&source);
     return st;
 }
