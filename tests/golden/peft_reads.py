@@ -131,9 +131,13 @@ def check_ours(binaries, program, scratch, base, name, more, rows):
 def check_theirs(binaries, program, scratch, base, rows):
     """What PEFT saves, as we see it."""
     torch.manual_seed(5)
-    config = peft.LoraConfig(r=6, lora_alpha=9, target_modules=["k_proj", "o_proj", "gate_proj", "down_proj"], modules_to_save=["lm_head"],
+    config = peft.LoraConfig(r=6, lora_alpha=9, target_modules=["k_proj", "o_proj", "gate_proj", "down_proj"], modules_to_save=["lm_head", "norm"],
                              init_lora_weights=False, task_type="CAUSAL_LM")
     model = peft.get_peft_model(load(base), config).eval()
+    with torch.no_grad(): # "norm" is every module whose name ends so
+        for name, value in model.named_parameters():
+            if "modules_to_save" in name:
+                value.mul_(1.1)
     adapter, merged = os.path.join(scratch, "theirs"), os.path.join(scratch, "theirs.merged")
     model.save_pretrained(adapter)
     run(os.path.join(binaries, "loar"), "export", adapter, merged, "--base", base)

@@ -110,6 +110,7 @@ static enum status read_config(const struct json *config, const char *where, str
         error_prefix(err, "%s", where);
         return STATUS_DATA;
     }
+    training->modules_by_end = true;
     training->modules = (struct words){out->modules + targets, out->n_modules - targets};
     const char *base = NULL;
     TRY(json_get_string(config, "base_model_name_or_path", where, &base, err));

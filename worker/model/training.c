@@ -98,13 +98,12 @@ static int layer_of(const char *name)
     return at ? atoi(at) : -1;
 }
 
-/* Whether the tensor lies in the module: the word is a whole part of its path, from one dot to another, as PEFT compares the
- * ends of modules' names. */
-static bool lies_in(const char *name, struct word w)
+/* Whether the tensor lies in the module: the word is a whole part of its path, from one dot to another, or only up to one. */
+static bool lies_in(const char *name, struct word w, bool by_end)
 {
     const char *end = strrchr(name, '.'); /* behind it: weight, bias */
     for (const char *at = name; end && at + w.size <= end; at++)
-        if ((at == name || at[-1] == '.') && !memcmp(at, w.at, (size_t)w.size) && at[w.size] == '.')
+        if ((by_end || at == name || at[-1] == '.') && !memcmp(at, w.at, (size_t)w.size) && at[w.size] == '.')
             return true;
     return false;
 }
@@ -165,7 +164,7 @@ static enum status add_modules(const struct choice *c, struct error *err)
     for (struct word w; next_word(&c->training->modules, &item, &rest, &w);) {
         int found = 0;
         for (int i = 0; i < c->listed->count; i++)
-            if (!loar_is_tensor(c->listed->items[i].name) && lies_in(c->listed->items[i].name, w)) {
+            if (!loar_is_tensor(c->listed->items[i].name) && lies_in(c->listed->items[i].name, w, c->training->modules_by_end)) {
                 c->trained[i] = true;
                 found++;
             }
@@ -270,7 +269,7 @@ static enum status list_adapter(const struct choice *c, const struct param *weig
     const struct lora *lora = &c->training->lora;
     for (int m = 0; m < LORA_MODULES && c->training->kind == TRAIN_ADAPTERS; m++) {
         struct word w = {modules[m].name, (int)strlen(modules[m].name)};
-        if (!(lora->targets & 1u << m) || weight->n_dims != 2 || layer_of(weight->name) < 0 || !lies_in(weight->name, w))
+        if (!(lora->targets & 1u << m) || weight->n_dims != 2 || layer_of(weight->name) < 0 || !lies_in(weight->name, w, false))
             continue;
         if (weight->role == PARAM_TRAINED)
             FAIL(err, STATUS_USAGE, "modules_to_save trains '%s' as a whole, to which lora_target gives an adapter; take it out of one of them",

@@ -34,6 +34,7 @@ struct training {
     int layers;           /* TRAIN_CHOSEN: > 0 the last ones, < 0 the first ones; 0: not chosen by layer */
     struct words frozen;  /* TRAIN_CHOSEN: regular expressions; tensors in whose names one of them is found are frozen */
     struct words modules; /* TRAIN_CHOSEN, TRAIN_ADAPTERS: modules that are trained besides, as a whole */
+    bool modules_by_end;  /* they are all whose names end so, as PEFT means it: norm is input_layernorm, too */
     struct lora lora;     /* TRAIN_ADAPTERS */
 };
 
