@@ -15,6 +15,7 @@
 #include "launch/run_labels.h"
 #include "worker/data/cache.h"
 #include "launch/template_choice.h"
+#include "worker/data/row_names.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/model/config.h"
@@ -497,7 +498,16 @@ static const struct loar_schedule *routing_of(void *context, int stage)
     return &run_stage(context, stage)->routing;
 }
 
+static void name_rows(void *context, int stage, int set, int64_t step, int64_t index, struct text *out)
+{
+    struct run *run = run_stage(context, stage);
+    if (set < 0)
+        row_names_of_slot(&run->train, &run->order, step, (int)index, out);
+    else if (set < run->eval.n_parts)
+        row_names_of_batch(&run->eval, &run->eval.parts[set], (int)run->options->per_device_eval_batch_size, index, out);
+}
+
 struct batch_source run_batches(struct run *run)
 {
-    return (struct batch_source){run, train_batch, eval_batch, NULL, routing_of};
+    return (struct batch_source){run, train_batch, eval_batch, NULL, routing_of, name_rows};
 }

@@ -382,6 +382,12 @@ static void bad_input_is_named(void **state)
     f.values[at] = value;
     gradient(&f, &batch, &sums);
     assert_true(isfinite(sums.loss));
+    /* Weights of tokens that the loss, a double, can take and a gradient cannot. */
+    for (int i = 0; i < batch.n_tokens; i++)
+        batch.weights[i] *= 3e37f;
+    assert_refused(model_gradient(f.model, f.values, &batch, f.gradients, NULL, NULL, &sums, &err), STATUS_NUMERIC, &err,
+                   "but the gradient of tensor '");
+    assert_true(isfinite(sums.loss));
 
     struct model_config bad = f.config;
     struct params table = {0};

@@ -7,6 +7,7 @@
 #include "common/memory.h"
 #include "tests/support/rows_fixture.h"
 #include "worker/data/dataset.h"
+#include "worker/data/row_names.h"
 
 static struct rows_fixture fx;
 static struct error err;
@@ -665,6 +666,25 @@ static void slots_cover_the_data(void **state)
             sequences += batch.n_sequences;
             empty += batch.n_sequences == 0;
         }
+    /* The rows of a slot by name. */
+    struct text names = {0}, wanted = {0};
+    uint32_t taken[3];
+    order_slot(&order, 4, 1, taken);
+    row_names_of_slot(&dataset, &order, 4, 1, &names);
+    text_printf(&wanted, "%s:%u, %s:%u", dataset.parts[0].path, taken[0] + 1, dataset.parts[0].path, taken[1] + 1);
+    assert_string_equal(names.data, wanted.data);
+    text_clear(&names);
+    row_names_of_slot(&dataset, &order, 4, 3, &names); /* holds none */
+    row_names_of_batch(&dataset, &dataset.parts[0], 10, 5, &names); /* the last three */
+    text_clear(&wanted);
+    for (int i = 51; i <= 53; i++)
+        text_printf(&wanted, "%s%s:%d", i > 51 ? ", " : "", dataset.parts[0].path, i);
+    assert_string_equal(names.data, wanted.data);
+    text_clear(&names);
+    row_names_of_batch(&dataset, &dataset.parts[0], 20, 0, &names);
+    assert_non_null(strstr(names.data, ":12 and 8 more"));
+    text_free(&names);
+    text_free(&wanted);
     assert_int_equal(sequences, 53);
     assert_int_equal(tokens, dataset.starts[53]);
     assert_int_equal(empty, 2); /* 53 = 4 * 12 + 5: the last step fills two slots */

@@ -316,6 +316,7 @@ enum status model_gradient(struct model *m, const float *values, const struct ba
     backward_layers(m, &pass, on_ready, context);
     backward_embedding(m, &pass, batch);
     counters_lap(&m->counters, MODEL_PART_REST);
+    TRY(numeric_check_gradient(m, gradients, pass.n, sums->loss, err));
     if (on_ready)
         on_ready(context, 0);
     return STATUS_OK;

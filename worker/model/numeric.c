@@ -34,3 +34,19 @@ enum status numeric_explain(const struct model *model, const float *values, int6
     FAIL(err, STATUS_NUMERIC, "the loss is %g: all parameters are finite, but their products overflow in the last layers; "
                               "lower the learning rate", loss);
 }
+
+enum status numeric_check_gradient(const struct model *model, const float *gradients, int64_t n, double loss, struct error *err)
+{
+    if (first_bad(model->workspace.dx, n * model->config.width) < 0)
+        return STATUS_OK;
+    for (int i = model->table->count - 1; i >= 0; i--) {
+        const struct param *p = &model->table->items[i];
+        int64_t place = params_place(model->table, i);
+        int64_t at = place < model->table->values ? first_bad(gradients + place, p->size) : -1;
+        if (at >= 0)
+            FAIL(err, STATUS_NUMERIC, "the loss is %g, but the gradient of tensor '%s' is %g at index %lld; lower the learning rate or the "
+                 "loss weights", loss, p->name, (double)gradients[place + at], (long long)at);
+    }
+    FAIL(err, STATUS_NUMERIC, "the loss is %g, but the gradient that reaches the embedding is not finite; lower the learning rate or the "
+         "loss weights", loss);
+}

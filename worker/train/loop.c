@@ -258,22 +258,37 @@ static void schedule_routing(struct loop *l, int64_t step, int slot)
         model_set_schedule(l->config.model, source->routing(source->context, l->order.stage), l->order.stage_step, draw);
 }
 
+/* A failure to compute, with the rows that were computed behind the message. */
+static enum status with_rows(struct loop *l, enum status st, int stage, int set, int64_t step, int64_t index, struct error *err)
+{
+    const struct batch_source *source = &l->config.source;
+    struct text rows = {0};
+    struct error cause = *err;
+    if (st == STATUS_NUMERIC && source->name_rows)
+        source->name_rows(source->context, stage, set, step, index, &rows);
+    if (rows.size && !rows.failed)
+        error_set(err, st, "%s; the rows were %s", cause.text, rows.data);
+    text_free(&rows);
+    return st;
+}
+
 static enum status run_slot(struct loop *l, int slot, int number, int count, struct error *err)
 {
     struct loss_sums sums = {0};
+    struct message_order order = l->order; /* another one may come while this slot is in work */
     int64_t began = time_ms();
     l->err = err;
     l->trouble = STATUS_OK;
     l->node_last = number == count - 1;
     l->lowest = l->config.chunks.count;
     TRY(accumulator_begin(l->accumulator, number, count, &l->gradients, err));
-    TRY(l->config.source.train(l->config.source.context, l->order.stage, l->order.stage_step, slot, &l->batch, err));
+    TRY(l->config.source.train(l->config.source.context, order.stage, order.stage_step, slot, &l->batch, err));
     schedule_routing(l, l->step, slot);
     if (l->batch.n_tokens > 0) {
         enum status st = model_gradient(l->config.model, l->values, &l->batch, l->gradients, gradient_ready, l, &sums, err);
         if (st != STATUS_OK) {
             error_prefix(err, "step %" PRId64 ", slot %d", l->step + 1, slot);
-            return st;
+            return with_rows(l, st, order.stage, -1, order.stage_step, slot, err);
         }
     } else {
         /* The end of an epoch can leave later slots without rows. */
@@ -313,7 +328,11 @@ static enum status evaluate(struct loop *l, const struct message_order *order, s
         struct loss_sums sums = {0};
         int index = order->first + i;
         TRY(l->config.source.evaluate(l->config.source.context, order->stage, order->set, index, &l->batch, err));
-        TRY(model_loss(l->config.model, l->values, &l->batch, &sums, err));
+        enum status st = model_loss(l->config.model, l->values, &l->batch, &sums, err);
+        if (st != STATUS_OK) {
+            error_prefix(err, "evaluation after step %" PRId64, order->step);
+            return with_rows(l, st, order->stage, order->set, 0, index, err);
+        }
         TRY(post_counts(l, order->step, order->set, index, err));
         struct message m = {.kind = MESSAGE_EVAL};
         m.eval.set = order->set;

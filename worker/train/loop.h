@@ -34,6 +34,9 @@ struct batch_source {
                           struct error *err);
     /* How far routing has been let in; NULL: always the whole of it. */
     const struct loar_schedule *(*routing)(void *context, int stage);
+    /* Appends which rows the slot of a training step holds (set < 0), or the batch `index` of an evaluation set, for a message. NULL:
+     * nobody knows. */
+    void (*name_rows)(void *context, int stage, int set, int64_t step, int64_t index, struct text *out);
 };
 
 struct loop_config {
