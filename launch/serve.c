@@ -363,6 +363,16 @@ static enum status train(struct course *c, struct error *err)
     return st == STATUS_STOPPED ? save_and_stop(c, err) : st;
 }
 
+/* What went wrong; where memory was short, also which keys make a run need less. */
+static void tell_failure(enum status st, const struct error *err)
+{
+    if (st == STATUS_NOMEM)
+        log_error("%s. Less memory is needed with a lower per_device_train_batch_size, per_device_eval_batch_size or max_length, with "
+                  "gradient_checkpointing: true, or with fewer ranks on a node; loar validate says what takes how much", err->text);
+    else
+        log_error("%s", err->text);
+}
+
 /* Ends the run for all ranks and says how it ended. */
 static bool close_course(struct course *c, struct transport *transport, enum status st, struct error *err)
 {
@@ -375,7 +385,7 @@ static bool close_course(struct course *c, struct transport *transport, enum sta
     if (st == STATUS_OK || st == STATUS_STOPPED)
         report_end(c->report, &c->start, c->invocation, &c->meta, st, time_seconds() - c->began);
     else
-        log_error("%s", err->text);
+        tell_failure(st, err);
     saver_free(c->saver);
     report_free(c->report);
     if (!clean) /* ranks that did not leave may still reach for the server's memory */
