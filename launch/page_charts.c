@@ -105,7 +105,7 @@ void page_put_scores(struct text *out, const struct history *h, const struct pag
 {
     static const struct {
         const char *metric, *title;
-    } scores[] = {{"exact_match", "Exact match"}, {"f1", "Macro F1"}, {"accuracy", "Accuracy"}};
+    } scores[] = {{"exact_match", "Exact match"}, {"exact_match_flexible", "Exact match, flexible"}, {"f1", "Macro F1"}, {"accuracy", "Accuracy"}};
     struct section section = {.title = "Scores over the run"};
     struct drawing d;
     for (size_t i = 0; i < sizeof scores / sizeof *scores; i++) {

@@ -253,7 +253,8 @@ static void put_numbers(struct text *out, const struct history *h)
     const struct history_series *elapsed = history_find(h, "elapsed_s"), *left = history_find(h, "left_s");
     char a[64], b[64], text[96];
     put_row(out, "steps", whole(a, planned_steps(h)), whole(b, h->last_step));
-    double epochs = planned_steps(h) / history_real(plan, "steps_per_epoch"), epoch = history_real(end, "epoch");
+    /* Stages have rows and epochs of their own. */
+    double epochs = h->n_stages ? NAN : planned_steps(h) / history_real(plan, "steps_per_epoch"), epoch = history_real(end, "epoch");
     epoch = isfinite(epoch) ? epoch : history_last(history_find(h, "epoch"), HISTORY_ANY);
     if (isfinite(epochs) && isfinite(epoch)) {
         snprintf(a, sizeof a, "%.2f", epochs);

@@ -21,7 +21,8 @@ static const struct {
     bool share;
 } known[] = {
     {"loss", "loss", false},           {"thought_loss", "loss of thoughts", false}, {"answer_loss", "loss of answers", false},
-    {"accuracy", "accuracy", true},    {"exact_match", "exact match", true},        {"f1", "macro F1", true},
+    {"accuracy", "accuracy", true},    {"exact_match", "exact match", true},        {"exact_match_flexible", "exact match, flexible", true},
+    {"f1", "macro F1", true},
 };
 enum { KNOWN = sizeof known / sizeof *known };
 

@@ -206,16 +206,17 @@ static void put_axes(struct text *out, const struct svg_chart *c, const struct f
     text_puts(out, "</text>\n");
 }
 
-/* Names of marks stand above their lines, to the left of those far right; a name that would run into the one before it is left
+/* The last mark before the first value counts from there on. Names of marks stand above their lines, to the left of those far right; a name that would run into the one before it is left
  * out, and stands in the label of its line. */
 static void put_marks(struct text *out, const struct svg_chart *c, const struct frame *f)
 {
     double free_from = LEFT;
     for (int i = 0; i < c->n_marks; i++) {
         const struct svg_mark *m = &c->marks[i];
-        if (!(m->x >= f->x_low && m->x <= f->x_high))
+        bool before = m->x < f->x_low && !(i + 1 < c->n_marks && c->marks[i + 1].x <= f->x_low);
+        if (!before && !(m->x >= f->x_low && m->x <= f->x_high))
             continue;
-        double x = place_x(f, m->x), room = 7.2 * (double)strlen(m->name) + 8;
+        double x = place_x(f, before ? f->x_low : m->x), room = 7.2 * (double)strlen(m->name) + 8;
         bool left = x + room > WIDTH - RIGHT;
         text_printf(out, "<g><title>");
         svg_puts(out, m->name);

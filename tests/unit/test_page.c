@@ -296,10 +296,10 @@ static void page_of_a_staged_run(void **state)
     static const char *const parts[] = {
         "<title>r</title>", "no end recorded", "its last line was written 2023-11-14 22:13 UTC", "started 2026-01-02 03:04 UTC",
         "3 ranks (1 server, 2 workers) on h", "1\xe2\x80\xaf" "234\xe2\x80\xaf" "567 parameters", "<th>steps</th><td>40</td><td>20</td>",
-        "<th>tokens</th><td>about 40</td><td>50</td>", "40 s, by its first line", "eval_loss 1.5 at step 20", "step-00000020.h5",
+        "<th>tokens</th><td></td><td>50</td>", "40 s, by its first line", "eval_loss 1.5 at step 20", "step-00000020.h5",
         "Training loss", "Evaluation loss", "Exact match", "Macro F1", "Learning rate", "<li><svg class=\"key\"",
         "<tr><th>a</th><td>short</td><td class=\"n\">10</td><td class=\"n\">2</td>", "<td class=\"n\">25.0&#8239;%</td>",
-        "<tr><th>a_b</th><td>long</td>", "<th>cut</th>", "<td class=\"n\">7</td>", ">long</text>", "layer 1, head 0: 0.25",
+        "<tr><th>a_b</th><td>long</td>", "<th>cut</th>", "<td class=\"n\">7</td>", ">long</text>", ">short</text>", "layer 1, head 0: 0.25",
         "The map of odd cannot be drawn here", "Share of heads that ran", ">T2</dd>", "1 earlier", ">T1</dd>", ">right</span>", ">wrong</span>",
         ">cut</span>", "<th>2</th><td class=\"n\">1</td><td class=\"n\">20</td>", "mean of all: 1.5", "note two", "step 20: careful",
         "seed: 1 # &lt;x&gt;", "All options",
@@ -329,6 +329,9 @@ static void page_says_how_the_run_stands(void **state)
          "finished early, 11 steps before the last that was planned: no better for 3 evaluations, 2026-01-02 03:04 UTC", "no end recorded"},
         {"{\"step\": 9, \"stage\": \"a\", \"early_stop\": true, \"best_step\": 6, \"eval_loss\": 0.5}\n",
          "<th>early stop</th><td></td><td>after step 9, stage a: no gain since step 6", "Evaluation loss"},
+        {"{\"step\": 0, \"plan\": {\"total_steps\": 20, \"steps_per_epoch\": 5, \"data\": [{\"evaluation\": false, \"prompt_tokens\": 1, \"thought_tokens\": 2,"
+         " \"answer_tokens\": 3, \"end_tokens\": 4}, {\"evaluation\": true, \"prompt_tokens\": 9}]}}\n{\"step\": 5, \"epoch\": 1, \"tokens\": 9, \"loss\": 1}\n",
+         "<th>epochs</th><td>4.00</td><td>1.00</td></tr>\n<tr><th>tokens</th><td>about 40</td><td>9</td>", "NaN"},
         {"{\"step\": 9, \"end\": {\"stopped\": true, \"step\": 9}}\n", "stopped on request", "finished"},
         {"{\"step\": 1, \"loss\": 1, \"elapsed_s\": 100}\n{\"step\": 2, \"loss\": 1, \"elapsed_s\": 30}\n", "2 min 10 s", "x"},
         /* hostile texts everywhere */
