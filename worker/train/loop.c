@@ -33,7 +33,8 @@ struct loop {
     struct arena arena; /* decoded messages */
 
     bool has_order, leave;
-    struct message_order order;
+    struct message_order order;   /* the last one that came */
+    struct message_order present; /* the one that is followed */
     char order_text[ERROR_TEXT_SIZE];
 
     struct slot_node nodes[SLOT_MAX_NODES];
@@ -183,7 +184,7 @@ static bool has_order(const struct loop *l)
 /* Parameters of the ordered step are here; being told to leave ends the wait, too. */
 static bool has_parameters(const struct loop *l)
 {
-    return l->version == l->order.version || l->leave;
+    return l->version == l->present.version || l->leave;
 }
 
 /* The end of a step: all gradients are fetched. */
@@ -255,7 +256,7 @@ static void schedule_routing(struct loop *l, int64_t step, int slot)
     const struct batch_source *source = &l->config.source;
     uint64_t draw = rng_u64(l->config.seed, RNG_EXPLORE, (uint64_t)(step * l->config.slots + slot));
     if (source->routing)
-        model_set_schedule(l->config.model, source->routing(source->context, l->order.stage), l->order.stage_step, draw);
+        model_set_schedule(l->config.model, source->routing(source->context, l->present.stage), l->present.stage_step, draw);
 }
 
 /* A failure to compute, with the rows that were computed behind the message. */
@@ -275,20 +276,19 @@ static enum status with_rows(struct loop *l, enum status st, int stage, int set,
 static enum status run_slot(struct loop *l, int slot, int number, int count, struct error *err)
 {
     struct loss_sums sums = {0};
-    struct message_order order = l->order; /* another one may come while this slot is in work */
     int64_t began = time_ms();
     l->err = err;
     l->trouble = STATUS_OK;
     l->node_last = number == count - 1;
     l->lowest = l->config.chunks.count;
     TRY(accumulator_begin(l->accumulator, number, count, &l->gradients, err));
-    TRY(l->config.source.train(l->config.source.context, order.stage, order.stage_step, slot, &l->batch, err));
+    TRY(l->config.source.train(l->config.source.context, l->present.stage, l->present.stage_step, slot, &l->batch, err));
     schedule_routing(l, l->step, slot);
     if (l->batch.n_tokens > 0) {
         enum status st = model_gradient(l->config.model, l->values, &l->batch, l->gradients, gradient_ready, l, &sums, err);
         if (st != STATUS_OK) {
             error_prefix(err, "step %" PRId64 ", slot %d", l->step + 1, slot);
-            return with_rows(l, st, order.stage, -1, order.stage_step, slot, err);
+            return with_rows(l, st, l->present.stage, -1, l->present.stage_step, slot, err);
         }
     } else {
         /* The end of an epoch can leave later slots without rows. */
@@ -309,7 +309,7 @@ static enum status run_slot(struct loop *l, int slot, int number, int count, str
 
 static enum status train_step(struct loop *l, struct error *err)
 {
-    l->step = l->order.step;
+    l->step = l->present.step;
     for (l->node = 0; l->node < l->n_nodes; l->node++) {
         struct slot_range covered = slot_node_range(l->nodes[l->node], l->config.slots);
         for (int k = 0; k < covered.count && !l->leave; k++)
@@ -389,11 +389,11 @@ static enum status obey(struct loop *l, struct error *err)
         l->has_order = false;
         if (l->leave)
             return STATUS_OK;
-        struct message_order order = l->order;
+        l->present = l->order;
         TRY(wait_for(l, has_parameters, "parameters", err));
         if (l->leave)
             continue;
-        TRY(follow(l, &order, err));
+        TRY(follow(l, &l->present, err));
         TRY(wait_for(l, sends_are_done, "gradients to be fetched", err));
     }
 }
