@@ -16,6 +16,7 @@
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/infer/generate.h"
+#include "worker/infer/score.h"
 
 static const char usage[] =
     "usage: loar generate (--model DIR | --snapshot FILE|RUN_DIR) (--prompt TEXT | --file ROWS) [options]\n"
@@ -62,7 +63,8 @@ struct session {
     struct arena arena;
     enum span telling;  /* part that is being printed */
     struct text blanks; /* white space that is printed only if more follows */
-    int64_t rows, scored, right, cut, silent; /* silent: no answer */
+    int64_t rows;
+    struct score score;
 };
 
 /* Which of the run file's keys make sense here. */
@@ -210,20 +212,6 @@ static enum status answer(struct session *s, struct conversation *conversation, 
     return st;
 }
 
-/* The same answer but for white space round it and letter case. */
-static bool same_answer(const char *a, size_t n, const char *b, size_t m)
-{
-    while (n && isspace((unsigned char)a[n - 1]))
-        n--;
-    while (m && isspace((unsigned char)b[m - 1]))
-        m--;
-    while (n && isspace((unsigned char)*a))
-        a++, n--;
-    while (m && isspace((unsigned char)*b))
-        b++, m--;
-    return n == m && !strncasecmp(a, b, n);
-}
-
 static enum status answer_row(struct session *s, struct conversation *c, bool print, bool score, struct error *err)
 {
     struct generated out = {0};
@@ -233,18 +221,30 @@ static enum status answer_row(struct session *s, struct conversation *c, bool pr
     if (print)
         printf("\nquestion: %.*s\n", (int)question->content_size, question->content);
     enum status st = answer(s, c, (uint64_t)s->rows, print, &out, err);
-    bool right = st == STATUS_OK && has_answer && out.answer.data &&
-                 same_answer(out.answer.data, out.answer.size, last->content, last->content_size);
-    if (st == STATUS_OK && print && has_answer)
-        printf("expected: %.*s  %s\n", (int)last->content_size, last->content, right ? "(right)" : "(wrong)");
-    if (st == STATUS_OK && score && has_answer) {
-        s->scored++;
-        s->right += right;
-        s->cut += out.status == GENERATE_ANSWER_CUT || out.status == GENERATE_THOUGHT_CUT;
-        s->silent += out.status == GENERATE_NO_ANSWER;
-    }
+    struct score one = {0};
+    if (st == STATUS_OK && has_answer)
+        score_answer(last->content, last->content_size, out.answer.data, out.answer.size, out.status,
+                     s->source->options.answer_prefix, &one);
+    if (one.rows && print)
+        printf("expected: %.*s  %s\n", (int)last->content_size, last->content,
+               one.strict ? "(right)" : one.flexible ? "(right number)" : "(wrong)");
+    if (one.rows && score)
+        score_add(&s->score, &one);
     generated_free(&out);
     return st;
+}
+
+static enum status print_score(const struct score *score, struct error *err)
+{
+    struct text line = {0};
+    score_put(score, &line);
+    bool failed = line.failed;
+    if (!failed)
+        printf("\n%s\n", line.data);
+    text_free(&line);
+    if (failed)
+        FAIL(err, STATUS_NOMEM, "no memory to print the score");
+    return STATUS_OK;
 }
 
 static enum status answer_file(struct session *s, struct records *reader, struct error *err)
@@ -279,10 +279,7 @@ static enum status answer_file(struct session *s, struct records *reader, struct
         json_free(row);
         TRY(st);
     }
-    if (s->scored)
-        printf("\nexact match %lld of %lld (%.1f %%), cut at a limit %lld, no answer %lld\n", (long long)s->right,
-               (long long)s->scored, 100.0 * (double)s->right / (double)s->scored, (long long)s->cut, (long long)s->silent);
-    return STATUS_OK;
+    return s->score.rows ? print_score(&s->score, err) : STATUS_OK;
 }
 
 /* The task that the request names; another one than those trained is answered as the default. */

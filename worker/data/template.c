@@ -437,6 +437,19 @@ const char *template_written_tag(const struct chat_template *chat_template)
     return chat_template->model_opens ? chat_template->open.tag : NULL;
 }
 
+enum status template_open_ids(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
+                              struct token_list *out, struct error *err)
+{
+    struct writer w = {.t = chat_template, .tokenizer = tokenizer, .err = err};
+    enum status st = chat_template->open_is_prompt ? STATUS_OK : put_open(&w);
+    if (st == STATUS_OK)
+        st = border(&w);
+    if (st == STATUS_OK)
+        st = token_list_add(out, w.ids.ids, w.ids.count, err);
+    writer_free(&w);
+    return st;
+}
+
 enum status template_close_ids(const struct chat_template *chat_template, const struct tokenizer *tokenizer,
                                struct token_list *out, struct error *err)
 {

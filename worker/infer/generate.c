@@ -11,7 +11,9 @@ struct generator {
     const float *values;
     struct generate_settings settings;
     int64_t max_positions;
+    bool keeps_cache;       /* for the next generation, if it is large enough */
     struct kv_cache *cache;
+    int64_t cache_positions;
     struct sampler *sampler;
     float *logits; /* [V] of the token to come */
     struct token_list prefix; /* answer prefix */
@@ -43,6 +45,13 @@ void generated_free(struct generated *generated)
     text_free(&generated->answer);
 }
 
+void generated_reset(struct generated *generated)
+{
+    text_clear(&generated->thought);
+    text_clear(&generated->answer);
+    *generated = (struct generated){.thought = generated->thought, .answer = generated->answer};
+}
+
 enum status generator_create(struct model *model, const struct model_config *config, const float *values,
                              const struct tokenizer *tokenizer, const struct generate_settings *settings,
                              struct generator **out, struct error *err)
@@ -51,7 +60,7 @@ enum status generator_create(struct model *model, const struct model_config *con
     if (!g)
         FAIL(err, STATUS_NOMEM, "no memory to generate");
     *g = (struct generator){.model = model, .tokenizer = tokenizer, .values = values, .settings = *settings,
-                            .max_positions = config->max_positions};
+                            .max_positions = config->max_positions, .keeps_cache = !config->loar};
     g->logits = mem_alloc((size_t)config->vocab, sizeof *g->logits);
     enum status st = g->logits ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory for %lld logits", (long long)config->vocab);
     if (st == STATUS_OK)
@@ -75,6 +84,11 @@ void generator_free(struct generator *g)
     token_list_free(&g->prefix);
     mem_free(g->logits);
     mem_free(g);
+}
+
+void generator_set_task(struct generator *g, int task)
+{
+    g->settings.task = task;
 }
 
 static enum status feed(struct generator *g, const int32_t *tokens, int n, struct error *err)
@@ -198,6 +212,21 @@ static bool is_blank(const struct text *text)
     return true;
 }
 
+/* An empty cache. Layers with a window keep other rows in a larger cache, so those of routed models are made anew: what a
+ * generation writes must not depend on the ones before it. */
+static enum status clean_cache(struct generator *g, int64_t positions, struct error *err)
+{
+    if (g->cache && g->keeps_cache && positions <= g->cache_positions) {
+        kv_cache_reset(g->cache);
+        return STATUS_OK;
+    }
+    kv_cache_free(g->cache);
+    g->cache = NULL;
+    TRY(kv_cache_create(g->model, (int)positions, &g->cache, err));
+    g->cache_positions = positions;
+    return STATUS_OK;
+}
+
 static enum status prepare(struct generator *g, int n_prompt, struct error *err)
 {
     const struct generate_settings *s = &g->settings;
@@ -208,9 +237,7 @@ static enum status prepare(struct generator *g, int n_prompt, struct error *err)
              (long long)g->max_positions);
     if (wanted > g->max_positions)
         wanted = g->max_positions;
-    kv_cache_free(g->cache);
-    g->cache = NULL;
-    TRY(kv_cache_create(g->model, (int)wanted, &g->cache, err));
+    TRY(clean_cache(g, wanted, err));
     kv_cache_set_task(g->cache, n_prompt, s->task);
     return STATUS_OK;
 }
@@ -247,9 +274,7 @@ static void take_as_answer(struct generated *out)
 enum status generator_run(struct generator *g, const int32_t *prompt, int n_prompt, uint64_t stream, generate_text_fn *on_text,
                           void *context, struct generated *out, struct error *err)
 {
-    text_clear(&out->thought);
-    text_clear(&out->answer);
-    *out = (struct generated){.thought = out->thought, .answer = out->answer};
+    generated_reset(out);
     g->stream = stream;
     g->position = 0;
     TRY(prepare(g, n_prompt, err));

@@ -21,6 +21,8 @@ struct generate_settings {
     int max_thinking_tokens;    /* of the thought */
     const char *thought_open;   /* tag that the model writes before a thought, to be left out of it; NULL: the prompt holds it */
     const char *thought_close;  /* the tag that ends a thought, such as "</think>" */
+    const int32_t *open;        /* tokens that begin a thought as rows spell it, where they are part of it and not of the prompt */
+    int n_open;
     const int32_t *close;       /* tokens that end a thought as rows spell it, up to where the answer begins */
     int n_close;
     const char *answer_prefix;  /* put before the answer; NULL or "": none */
@@ -45,6 +47,7 @@ struct generated {
     int thought_tokens, answer_tokens;
 };
 void generated_free(struct generated *generated);
+void generated_reset(struct generated *generated); /* nothing generated; keeps the memory */
 
 /* Called with text as it comes; never splits a character. */
 typedef void generate_text_fn(void *context, enum span span, const char *bytes, size_t size);
@@ -55,6 +58,8 @@ enum status generator_create(struct model *model, const struct model_config *con
                              const struct tokenizer *tokenizer, const struct generate_settings *settings,
                              struct generator **out, struct error *err);
 void generator_free(struct generator *generator);
+/* The task of the generations to come, instead of the settings' one. */
+void generator_set_task(struct generator *generator, int task);
 
 /* Continues the prompt. `stream` keeps the random numbers of several generations apart. on_text may be NULL. The texts of
  * `out` are replaced. STATUS_DATA when the prompt leaves no room in the model's positions. */
