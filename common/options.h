@@ -129,6 +129,9 @@ enum status options_of_stage(const struct options *options, size_t stage, struct
 
 /* Sets one key (dotted, or an alias) from its text as on the command line. STATUS_USAGE: unknown key, bad value. */
 enum status options_set(struct options *options, const char *key, const char *value, struct error *err);
+/* The checks of the generation keys against each other, for options that were not loaded but set one by one. STATUS_USAGE
+ * with the first problem; `notes` (may be NULL) gets one line per doubtful combination. */
+enum status options_check_generation(const struct options *options, struct text *notes, struct error *err);
 /* Appends the value of a key as text that options_set takes back; false if there is no such key. */
 bool options_get(const struct options *options, const char *key, struct text *out);
 /* Where the value of a key came from. The key must exist. */

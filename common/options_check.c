@@ -322,6 +322,26 @@ static void evaluating_on_training_rows(const struct options *o, struct text *wr
             }
 }
 
+static void thoughts_have_room(const struct options *o, struct text *wrong)
+{
+    if (o->min_thinking_tokens > o->max_thinking_tokens)
+        text_printf(wrong, "%lld, but max_thinking_tokens is %lld; a thought cannot be longer than its limit",
+                    (long long)o->min_thinking_tokens, (long long)o->max_thinking_tokens);
+}
+
+static void votes_are_drawn(const struct options *o, struct text *wrong)
+{
+    if (o->self_consistency > 1 && !o->do_sample)
+        text_printf(wrong, "%lld answers, all the same while do_sample is false; give do_sample: true (and a temperature)",
+                    (long long)o->self_consistency);
+}
+
+static void unused_minimum_of_thoughts(const struct options *o, struct text *wrong)
+{
+    if (o->min_thinking_tokens && !o->two_stage)
+        text_puts(wrong, "not used: two_stage is false");
+}
+
 static void unused_sampling(const struct options *o, struct text *wrong)
 {
     if (!o->do_sample && (given(o, OPTION_temperature) || given(o, OPTION_top_p) || given(o, OPTION_top_k)))
@@ -354,6 +374,8 @@ static const struct rule {
     {ERROR, milestones, KEYS(OPTION_lr_milestones, OPTION_lr_factors)},
     {ERROR, nesterov_needs_momentum, KEYS(OPTION_nesterov, OPTION_momentum)},
     {ERROR, tasks_have_names, KEYS(OPTION_loar_tasks)},
+    {ERROR, thoughts_have_room, KEYS(OPTION_min_thinking_tokens, OPTION_max_thinking_tokens)},
+    {ERROR, votes_are_drawn, KEYS(OPTION_self_consistency, OPTION_do_sample)},
     {WARNING, unused_freeze, KEYS(OPTION_finetuning_type, OPTION_freeze_trainable_layers)},
     {WARNING, unused_modules, KEYS(OPTION_finetuning_type, OPTION_modules_to_save)},
     {WARNING, unused_lora, KEYS(OPTION_finetuning_type, OPTION_lora_rank)},
@@ -374,6 +396,7 @@ static const struct rule {
     {WARNING, unused_shares, KEYS(OPTION_datasets, OPTION_mix_strategy)},
     {WARNING, evaluating_on_training_rows, KEYS(OPTION_eval_datasets, OPTION_datasets)},
     {WARNING, unused_sampling, KEYS(OPTION_do_sample)},
+    {WARNING, unused_minimum_of_thoughts, KEYS(OPTION_min_thinking_tokens, OPTION_two_stage)},
 };
 
 static bool all_good(const struct option_reader *reader, const enum option_id *keys)
@@ -401,4 +424,25 @@ void option_rules(struct option_reader *reader, bool last)
         (rule->stops ? option_problem : option_note)(reader, source, option_rows[rule->keys[0]].name, "%s", wrong.data);
     }
     text_free(&wrong);
+}
+
+enum status options_check_generation(const struct options *options, struct text *notes, struct error *err)
+{
+    struct text wrong = {0};
+    enum status st = STATUS_OK;
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0] && st == STATUS_OK; i++) {
+        const struct option_row *key = &option_rows[rules[i].keys[0]];
+        if (key->group != OPTION_GROUP_GENERATE)
+            continue;
+        text_clear(&wrong);
+        rules[i].check(options, &wrong);
+        if (wrong.failed)
+            st = error_set(err, STATUS_NOMEM, "no memory to check the options");
+        else if (wrong.size && rules[i].stops)
+            st = error_set(err, STATUS_USAGE, "%s: %s", key->name, wrong.data);
+        else if (wrong.size && notes)
+            text_printf(notes, "%s: %s\n", key->name, wrong.data);
+    }
+    text_free(&wrong);
+    return st;
 }

@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "launch/classify.h"
 #include "launch/commands.h"
+#include "launch/generation.h"
 #include "launch/run.h"
 #include "launch/source.h"
 #include "launch/template_choice.h"
@@ -57,9 +58,8 @@ struct request {
 struct session {
     const struct request *request;
     struct source *source;
-    struct chat_template *template;
+    struct generation generation;
     struct generator *generator;
-    struct token_list close, ends;
     struct arena arena;
     enum span telling;  /* part that is being printed */
     struct text blanks; /* white space that is printed only if more follows */
@@ -73,7 +73,7 @@ static bool is_setting(const char *name)
     static const char *const names[] = {"default_system", "thought_open", "thought_close", "prompt_opens_thought", "enable_thinking",
                                         "chat_template", "cot_prompt",          "answer_prefix",  "two_stage", "seed",
                                         "do_sample",     "max_thinking_tokens", "max_new_tokens", "temperature", "top_p", "top_k", "stop",
-                                        "loar.allow_leaky_routing"};
+                                        "loar.allow_leaky_routing", "min_thinking_tokens", "thinking_extend_text", "repetition_penalty", "self_consistency"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!strcmp(name, names[i]))
             return true;
@@ -199,7 +199,7 @@ static enum status answer(struct session *s, struct conversation *conversation, 
     const struct options *o = &s->source->options;
     enum status st = conversation ? conversation_dress(conversation, o->cot_prompt, NULL, &s->arena, err) : STATUS_OK;
     if (st == STATUS_OK)
-        st = conversation ? template_prompt(s->template, s->source->tokenizer, conversation, o->two_stage, &ids, err)
+        st = conversation ? template_prompt(s->generation.template, s->source->tokenizer, conversation, o->two_stage, &ids, err)
                           : raw_prompt(s, &ids, err);
     s->telling = SPAN_PROMPT;
     if (st == STATUS_OK)
@@ -251,8 +251,8 @@ static enum status answer_file(struct session *s, struct records *reader, struct
 {
     const struct request *r = s->request;
     const struct row_options options = {.columns = r->columns,
-                                        .thought_open = s->template ? template_thought_open(s->template) : NULL,
-                                        .thought_close = s->template ? template_thought_tag(s->template) : NULL};
+                                        .thought_open = s->generation.template ? template_thought_open(s->generation.template) : NULL,
+                                        .thought_close = s->generation.template ? template_thought_tag(s->generation.template) : NULL};
     const struct row_format *format = NULL;
     if (r->format && strcmp(r->format, "auto")) {
         TRY(row_format_find(r->format, &format, err));
@@ -282,63 +282,11 @@ static enum status answer_file(struct session *s, struct records *reader, struct
     return s->score.rows ? print_score(&s->score, err) : STATUS_OK;
 }
 
-/* The task that the request names; another one than those trained is answered as the default. */
-static int task_of(const struct session *s)
-{
-    const struct loar_setup *loar = s->source->loar;
-    const char *name = s->request->task;
-    if (name && !loar)
-        log_warn("--task is not used: the model routes no attention");
-    else if (name && loar_setup_task(loar, name) < 0)
-        log_warn("the task '%s' was not trained; routing as for the default task, %s", name, loar->tasks[loar->default_task]);
-    if (!loar)
-        return 0;
-    return name ? loar_setup_task_or_default(loar, name) : loar->default_task;
-}
-
-/* Such a model has learnt to choose heads by the whole text, answer included, which is not there yet. */
-static enum status refuse_leaky(const struct session *s, struct error *err)
-{
-    const struct loar_plan *loar = s->source->config.loar;
-    if (loar && loar_is_leaky(&loar->config) && !s->source->options.loar.allow_leaky_routing)
-        FAIL(err, STATUS_USAGE, "this model chose heads by the whole text (loar.features: seq_mean), which generation cannot do; what it "
-             "writes will be worse than its losses promise; give --loar.allow_leaky_routing true to see it nevertheless");
-    return STATUS_OK;
-}
-
 static enum status make_generator(struct session *s, struct error *err)
 {
-    struct options *o = &s->source->options;
-    struct tokenizer *tokenizer = s->source->tokenizer;
-    if (s->request->raw) {
-        o->two_stage = false;
-        for (int i = 0; i < s->source->config.n_eos; i++)
-            TRY(token_list_add(&s->ends, &(int32_t){s->source->config.eos[i]}, 1, err));
-    } else {
-        TRY(template_choose(o, &s->template, err));
-        o->two_stage = o->two_stage && template_thinks(s->template);
-        TRY(template_check(s->template, tokenizer, err));
-        TRY(template_close_ids(s->template, tokenizer, &s->close, err));
-        TRY(template_end_ids(s->template, tokenizer, &s->ends, err));
-    }
-    struct generate_settings settings = {
-        .sampling = {.do_sample = o->do_sample, .temperature = o->temperature, .top_k = (int)o->top_k, .top_p = o->top_p,
-                     .seed = (uint64_t)o->seed},
-        .max_new_tokens = (int)o->max_new_tokens,
-        .two_stage = o->two_stage,
-        .max_thinking_tokens = (int)o->max_thinking_tokens,
-        .thought_open = s->template ? template_written_tag(s->template) : NULL,
-        .thought_close = s->template ? template_thought_tag(s->template) : NULL,
-        .close = s->close.ids,
-        .n_close = (int)s->close.count,
-        .answer_prefix = s->request->raw ? NULL : o->answer_prefix,
-        .ends = s->ends.ids,
-        .n_ends = (int)s->ends.count,
-        .stops = (const char *const *)o->stop.items,
-        .n_stops = (int)o->stop.count,
-        .task = task_of(s),
-    };
-    return generator_create(s->source->model, &s->source->config, s->source->values, tokenizer, &settings, &s->generator, err);
+    const struct source *source = s->source;
+    TRY(generation_of_source(source, s->request->task, s->request->raw, &s->generation, err));
+    return generator_create(source->model, &source->config, source->values, source->tokenizer, &s->generation.settings, &s->generator, err);
 }
 
 /* What is allowed, but hardly what was meant. */
@@ -381,7 +329,6 @@ static enum status generate(struct session *s, struct error *err)
                                                    .columns = r->columns, .table = r->table, .rows = r->rows, .score = r->score},
                         s->source, err);
     warn_of_settings(s);
-    TRY(refuse_leaky(s, err));
     TRY(make_generator(s, err));
     if (r->file) {
         struct records reader;
@@ -422,9 +369,7 @@ int cmd_generate(int argc, char **argv)
     if (st != STATUS_OK)
         log_error("%s", err.text);
     generator_free(session.generator);
-    template_free(session.template);
-    token_list_free(&session.close);
-    token_list_free(&session.ends);
+    generation_free(&session.generation);
     arena_free(&session.arena);
     text_free(&session.blanks);
     source_close(&source);

@@ -72,7 +72,8 @@ enum status model_decode(struct model *model, const float *values, struct kv_cac
     assert_true(n > 0 && script.n_fed + n <= script.capacity);
     assert_true(script.next < script.n_written); /* else the script is too short for its test */
     bool own = n == 1 && tokens[0] == script.written[script.next];
-    script.next += script.n_fed > 0 && (own || script.written[script.next] == end_token);
+    bool again = script.n_fed > 0 || script.next > 0; /* something was written since the script began */
+    script.next += (script.n_fed > 0 && own) || (again && script.written[script.next] == end_token);
     memcpy(script.fed + script.n_fed, tokens, (size_t)n * sizeof *tokens);
     script.n_fed += n;
     memset(logits, 0, (size_t)script.vocab * sizeof *logits);

@@ -123,6 +123,7 @@ static void the_model_may_open_its_thought(void **state)
     (void)state;
     struct generate_settings s = two_stages();
     s.thought_open = "<think>";
+    s.model_opens = true;
     model_writes(" \n<think>1, 2.</think>Three.\1");
     run(&s, "1, 2.", "Three.", GENERATE_COMPLETE);
     model_writes("<think>Hm\1Yes\1");
@@ -349,6 +350,103 @@ static void one_generator_serves_many_prompts(void **state)
     generator_free(generator);
 }
 
+static void short_thoughts_go_on(void **state)
+{
+    (void)state;
+    struct generate_settings s = two_stages();
+    s.min_thinking_tokens = 14; /* the tag counts as well */
+    s.thinking_extend_text = " Wait,";
+    model_writes("Five.</think> six.</think>6\1");
+    run(&s, "Five. Wait, six.", "6", GENERATE_COMPLETE);
+    check_fed("Five. Wait, six.</think>6"); /* the first tag was taken back */
+    assert_int_equal(out.thought_tokens, 11 + 5 + 8);
+    s.min_thinking_tokens = 12;
+    model_writes("Five.\1 six, or\1" "6\1"); /* one that ended the turn, too */
+    run(&s, "Five. Wait, six, or", "6", GENERATE_COMPLETE);
+    check_fed("Five. Wait, six, or<11><12>6");
+    model_writes("a\2b\2c\2" "6\1"); /* as often as needed */
+    s.min_thinking_tokens = 13;
+    run(&s, "a Wait,b Wait,c", "6", GENERATE_COMPLETE);
+    s.max_thinking_tokens = 14; /* the second time there would be no room for more of it */
+    s.min_thinking_tokens = 14;
+    model_writes("a\2b\2" "6\1");
+    run(&s, "a Wait,b", "6", GENERATE_COMPLETE);
+    s.max_thinking_tokens = 10;
+    s.min_thinking_tokens = 9;
+    model_writes("a\2bcdefgh6\1");
+    run(&s, "a Wait,bcd", "efgh6", GENERATE_THOUGHT_CUT);
+    model_writes("long enough\2" "6\1");
+    s = two_stages();
+    s.min_thinking_tokens = 12;
+    s.thinking_extend_text = "Wait";
+    run(&s, "long enough", "6", GENERATE_COMPLETE);
+    /* Near the end of the positions a thought ends as it ended. */
+    model_writes("a\2" "6\1");
+    s.min_thinking_tokens = 40;
+    assert_ok(try_run(&s, 3 + 7), &err);
+    check_text(&out.thought, "a");
+}
+
+static void an_opening_tag_is_no_text(void **state)
+{
+    (void)state;
+    struct generate_settings s = two_stages();
+    s.thought_open = "<think>";
+    model_writes("<think>1, 2.\2Three.\1"); /* a tag that the prompt held already */
+    run(&s, "1, 2.", "Three.", GENERATE_COMPLETE);
+    model_writes(" \n<think>1\2" "2\1");
+    run(&s, "1", "2", GENERATE_COMPLETE);
+    model_writes("<thin\2" "2\1");
+    run(&s, "<thin", "2", GENERATE_COMPLETE);
+    model_writes("a<think>b\2<think>c\1");
+    run(&s, "a<think>b", "<think>c", GENERATE_COMPLETE);
+    model_writes(" \1" "2\1");
+    run(&s, " ", "2", GENERATE_COMPLETE);
+}
+
+static void one_stage_tells_thoughts_apart(void **state)
+{
+    (void)state;
+    const char *stop = "STOP";
+    struct generate_settings s = two_stages();
+    s.thought_open = "<think>";
+    s.two_stage = false;
+    s.stops = &stop;
+    s.n_stops = 1;
+    model_writes("<think>7 or STOP 8</think>9 STOP\1"); /* stop texts are for the answer */
+    run(&s, "7 or STOP 8", "9 ", GENERATE_COMPLETE);
+    assert_int_equal(out.thought_tokens, 7 + 11 + 8);
+    assert_int_equal(out.answer_tokens, 6);
+    model_writes("9\1");
+    run(&s, "", "9", GENERATE_COMPLETE);
+    model_writes("<thought>\1");
+    run(&s, "", "<thought>", GENERATE_COMPLETE);
+    model_writes("<think>7\2 \1");
+    run(&s, "7", " ", GENERATE_NO_ANSWER);
+    /* Never closed: no number of it can pass for the answer. */
+    model_writes("<think>7, 8\1");
+    run(&s, "7, 8", "", GENERATE_NO_ANSWER);
+    s.max_new_tokens = 12;
+    model_writes("<think>7, 8, 9, 10\1");
+    run(&s, "7, 8,", "", GENERATE_THOUGHT_CUT);
+    s.max_new_tokens = 18;
+    model_writes("<think>7</think>89, 10\1");
+    run(&s, "7", "89", GENERATE_ANSWER_CUT);
+    /* Closed but never opened: told as an answer, but not kept as one. */
+    s.max_new_tokens = 50;
+    model_writes("7 or 8</think>9\1");
+    assert_ok(try_run(&s, 1000), &err);
+    check_text(&out.thought, "7 or 8");
+    check_text(&out.answer, "9");
+    model_writes("7 or 8</think>\1");
+    assert_ok(try_run(&s, 1000), &err);
+    check_text(&out.thought, "7 or 8");
+    assert_int_equal(out.status, GENERATE_NO_ANSWER);
+    s.thought_open = s.thought_close = NULL; /* raw text has no thoughts */
+    model_writes("<think>7</think>9\1");
+    run(&s, "", "<think>7</think>9", GENERATE_COMPLETE);
+}
+
 static void short_memory_is_reported(void **state)
 {
     (void)state;
@@ -357,11 +455,14 @@ static void short_memory_is_reported(void **state)
     s.stops = stops;
     s.n_stops = 1;
     s.answer_prefix = "It is ";
+    s.thought_open = "<think>";
+    s.min_thinking_tokens = 45;
+    s.thinking_extend_text = "Wait";
     generated_free(&out);
     forget(&told);
     long before = mem_live(), n = 0;
     for (;; n++) {
-        model_writes("a thought that is longer than sixty-four\2an answer that is just as long as that, or more\1");
+        model_writes("a thought that is longer than sixty-four\2, or not\2an answer that is just as long as that, or more\1");
         s.max_thinking_tokens = 100;
         mem_fail_after(n, false);
         enum status st = try_run(&s, 1000);
@@ -393,6 +494,9 @@ int main(void)
         cmocka_unit_test(positions_are_not_exceeded),
         cmocka_unit_test(not_a_number_ends_it),
         cmocka_unit_test(one_generator_serves_many_prompts),
+        cmocka_unit_test(short_thoughts_go_on),
+        cmocka_unit_test(an_opening_tag_is_no_text),
+        cmocka_unit_test(one_stage_tells_thoughts_apart),
         cmocka_unit_test(short_memory_is_reported),
     };
     return cmocka_run_group_tests(tests, script_open, close_tokenizer);

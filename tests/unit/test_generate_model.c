@@ -5,6 +5,7 @@
 #include "common/memory.h"
 #include "common/rng.h"
 #include "worker/data/demo/demo.h"
+#include "worker/infer/answer.h"
 #include "worker/infer/generate.h"
 #include "worker/ops/gemm.h"
 
@@ -181,6 +182,76 @@ static void seed_and_stream_decide(void **state)
     generated_free(&other);
 }
 
+static void repetition_can_be_ruled_out(void **state)
+{
+    (void)state;
+    struct generate_settings s = one_stage(60);
+    struct generated plain = {0}, varied = {0};
+    bool twice[256] = {false};
+    assert_ok(run(&s, 0, 1, &plain), &err);
+    s.sampling.repetition_penalty = 1;
+    assert_ok(run(&s, 0, 1, &varied), &err);
+    assert_true(same(&plain, &varied));
+    s.sampling.repetition_penalty = 1e6; /* a token per byte: no byte comes twice, those of the prompt not at all */
+    assert_ok(run(&s, 0, 1, &varied), &err);
+    assert_false(same(&plain, &varied));
+    for (size_t i = 0; i < sizeof prompt / sizeof *prompt; i++) {
+        struct text byte = {0};
+        assert_ok(tokenizer_decode(tokenizer, &prompt[i], 1, true, &byte, &err), &err);
+        twice[(unsigned char)byte.data[0]] = true;
+        text_free(&byte);
+    }
+    for (size_t i = 0; i < varied.answer.size; i++)
+        if ((unsigned char)varied.answer.data[i] < 0x80) { /* others may be U+FFFD */
+            assert_false(twice[(unsigned char)varied.answer.data[i]]);
+            twice[(unsigned char)varied.answer.data[i]] = true;
+        }
+    assert_true(varied.answer.size > 20);
+    generated_free(&plain);
+    generated_free(&varied);
+}
+
+/* Answers depend on their own row and number, whatever was answered before and by whom. */
+static void rows_are_independent(void **state)
+{
+    (void)state;
+    struct generate_settings s = one_stage(20);
+    struct threads *pool;
+    struct model *model;
+    struct answerer *answerer;
+    struct answer answers[2][6] = {0};
+    s.sampling.do_sample = true;
+    s.sampling.temperature = 1.5;
+    s.self_consistency = 3;
+    assert_ok(threads_create(1, &pool, &err), &err);
+    for (int order = 0; order < 2; order++) {
+        assert_ok(model_create(&config, &table, &(struct model_options){0}, pool, &model, &err), &err);
+        assert_ok(answer_create(model, &config, values, tokenizer, &s, &answerer, &err), &err);
+        for (int i = 0; i < 6; i++) {
+            int k = order ? 5 - i : i, n = 8 + k % 3 * 20;
+            int32_t tokens[60];
+            uint8_t spans[60] = {0};
+            for (int t = 0; t < n; t++)
+                tokens[t] = 20 + (t * 7 + n) % 50;
+            spans[n - 2] = SPAN_ANSWER;
+            spans[n - 1] = SPAN_END;
+            assert_ok(answer_row(answerer, &(struct row){.tokens = tokens, .spans = spans, .n_tokens = n}, (uint64_t)k, &answers[order][k],
+                                 &err), &err);
+        }
+        answer_free(answerer);
+        model_free(model);
+    }
+    for (int k = 0; k < 6; k++) {
+        assert_int_equal(answers[0][k].score.rows, 1);
+        assert_true(answers[0][k].generated.answer.size > 0 && same(&answers[0][k].generated, &answers[1][k].generated));
+        assert_int_equal(answers[0][k].votes.samples, 3);
+    }
+    assert_false(same(&answers[0][0].generated, &answers[0][3].generated)); /* the same prompt, but another row */
+    for (int k = 0; k < 12; k++)
+        answer_clear(&answers[k / 6][k % 6]);
+    threads_free(pool);
+}
+
 static void short_memory_is_reported(void **state)
 {
     (void)state;
@@ -215,6 +286,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_is_the_most_likely_of_the_full_pass),
         cmocka_unit_test(seed_and_stream_decide),
+        cmocka_unit_test(repetition_can_be_ruled_out),
+        cmocka_unit_test(rows_are_independent),
         cmocka_unit_test(short_memory_is_reported),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);

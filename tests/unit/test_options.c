@@ -319,6 +319,10 @@ static void rules_between_keys(void **state)
         {"lr_scheduler_type: multistep\nlr_milestones: [0.5]\n", "one factor for each"},
         {"lr_scheduler_type: multistep\nlr_milestones: [0.5, 0.4]\nlr_factors: [1, 2]\n", "wanted rising shares"},
         {"optim: sgd\nnesterov: true\n", "momentum is 0"},
+        {"stop: ['x', '']\n", "stop: found an empty text in the list"},
+        {"min_thinking_tokens: 600\n", "min_thinking_tokens: 600, but max_thinking_tokens is 512"},
+        {"min_thinking_tokens: 6\nthinking_extend_text: ''\n", "thinking_extend_text: found '', wanted a text"},
+        {"self_consistency: 5\n", "self_consistency: 5 answers, all the same while do_sample is false"},
         {"eval_datasets: [{name: x}]\n", "entry 0 x has no path"},
         {"eval_datasets: [{path: x/a.jsonl}, {path: y/a.json}]\n", "entries 0 and 1 are both named 'a'"},
     };
@@ -358,6 +362,11 @@ static void rules_between_keys(void **state)
 static void broken_files(void **state)
 {
     (void)state;
+    assert_ok(options_defaults(&o, &err), &err);
+    assert_ok(options_check_generation(&o, NULL, &err), &err); /* without rows and model: these are of no concern here */
+    assert_ok(options_set(&o, "self_consistency", "3", &err), &err);
+    assert_refused(options_check_generation(&o, NULL, &err), STATUS_USAGE, &err, "self_consistency: 3 answers");
+    options_free(&o);
     assert_refused(options_load("/nowhere/run.yaml", 0, NULL, &o, NULL, &err), STATUS_USAGE, &err, "/nowhere/run.yaml");
     assert_refused(options_parse_text("- a\n", 4, "f.yaml", 0, NULL, &o, NULL, &err), STATUS_USAGE, &err, "f.yaml: found a list");
     assert_refused(options_parse_text("a: [\n", 5, "f.yaml", 0, NULL, &o, NULL, &err), STATUS_USAGE, &err, "f.yaml:2:1");

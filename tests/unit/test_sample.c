@@ -95,12 +95,24 @@ static void not_a_number_is_an_error(void **state)
     sampler_free(sampler);
 }
 
+static void what_was_seen_becomes_less_likely(void **state)
+{
+    (void)state;
+    float logits[] = {3, 3, -1, -1, 0};
+    const uint8_t seen[] = {1, 0, 1, 0, 1};
+    sample_penalise(logits, seen, 5, 1.5);
+    const float wanted[] = {2, 3, -1.5f, -1, 0};
+    assert_memory_equal(logits, wanted, sizeof wanted);
+    sample_penalise(logits, seen, 5, 1);
+    assert_memory_equal(logits, wanted, sizeof wanted);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_takes_the_first_of_equals), cmocka_unit_test(top_k_keeps_the_k_best),
         cmocka_unit_test(frequencies_follow_the_softmax),   cmocka_unit_test(top_p_keeps_the_smallest_set),
-        cmocka_unit_test(not_a_number_is_an_error),
+        cmocka_unit_test(not_a_number_is_an_error),         cmocka_unit_test(what_was_seen_becomes_less_likely),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

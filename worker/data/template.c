@@ -441,7 +441,7 @@ enum status template_open_ids(const struct chat_template *chat_template, const s
                               struct token_list *out, struct error *err)
 {
     struct writer w = {.t = chat_template, .tokenizer = tokenizer, .err = err};
-    enum status st = chat_template->open_is_prompt ? STATUS_OK : put_open(&w);
+    enum status st = chat_template->open_is_prompt || chat_template->model_opens ? STATUS_OK : put_piece(&w, &chat_template->open);
     if (st == STATUS_OK)
         st = border(&w);
     if (st == STATUS_OK)

@@ -97,7 +97,7 @@ bool template_is_declared(const struct chat_template *chat_template);
 const char *template_thought_open(const struct chat_template *chat_template);
 
 /* For generation in two stages. The tokens of _open_ids begin a thought where that is the model's part of a row; none where
- * the tag belongs to the prompt. The tag alone ("</think>") stops stage one. The tokens of _close_ids end a thought as
+ * the tag belongs to the prompt or generation leaves it to the model. The tag alone ("</think>") stops stage one. The tokens of _close_ids end a thought as
  * rows spell it, from its last character to where the answer begins; those of _lead_ids are the last ones of them, from
  * the tag to the answer (often a blank line), for a model that wrote the tag itself. Both append. */
 const char *template_thought_tag(const struct chat_template *chat_template);

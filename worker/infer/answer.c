@@ -9,9 +9,7 @@ struct answerer {
     struct generator *generator[2]; /* in one stage, in two (NULL: not wanted) */
     const struct tokenizer *tokenizer;
     int64_t max_positions;
-    const char *prefix;
-    const int32_t *open;
-    int n_open;
+    struct generate_settings settings;
 };
 
 /* Where the parts of a row's first supervised turn are. */
@@ -24,6 +22,7 @@ struct turn {
 void answer_clear(struct answer *answer)
 {
     generated_free(&answer->generated);
+    votes_free(&answer->votes);
     text_free(&answer->expected);
     *answer = (struct answer){0};
 }
@@ -35,14 +34,11 @@ enum status answer_create(struct model *model, const struct model_config *config
     struct answerer *a = mem_alloc(1, sizeof *a);
     if (!a)
         FAIL(err, STATUS_NOMEM, "no memory to answer rows");
-    *a = (struct answerer){.tokenizer = tokenizer, .max_positions = config->max_positions, .prefix = settings->answer_prefix,
-                           .open = settings->open, .n_open = settings->n_open};
+    *a = (struct answerer){.tokenizer = tokenizer, .max_positions = config->max_positions, .settings = *settings};
     enum status st = STATUS_OK;
     for (int stages = 0; stages < 2 && st == STATUS_OK; stages++) {
         struct generate_settings own = *settings;
         own.two_stage = stages == 1;
-        if (own.n_open && own.two_stage)
-            own.thought_open = NULL; /* it is put behind the prompt, not waited for */
         if (stages == 0 || settings->two_stage)
             st = generator_create(model, config, values, tokenizer, &own, &a->generator[stages], err);
     }
@@ -76,9 +72,9 @@ static struct turn first_turn(const struct answerer *a, const struct row *row)
     turn.answer = span_end(row, turn.prompt, SPAN_THOUGHT);
     turn.n_answer = span_end(row, turn.answer, SPAN_ANSWER) - turn.answer;
     turn.thinks = turn.answer > turn.prompt;
-    if (turn.thinks && a->n_open <= turn.answer - turn.prompt &&
-        !memcmp(row->tokens + turn.prompt, a->open, (size_t)a->n_open * sizeof *a->open))
-        turn.prompt += a->n_open;
+    if (turn.thinks && a->settings.n_open <= turn.answer - turn.prompt &&
+        !memcmp(row->tokens + turn.prompt, a->settings.open, (size_t)a->settings.n_open * sizeof *a->settings.open))
+        turn.prompt += a->settings.n_open;
     return turn;
 }
 
@@ -109,10 +105,10 @@ static void trim(struct text *text)
 static enum status expected_of(const struct answerer *a, const struct row *row, const struct turn *turn, struct text *out,
                                struct error *err)
 {
-    size_t prefix = a->prefix ? strlen(a->prefix) : 0;
+    size_t prefix = a->settings.answer_prefix ? strlen(a->settings.answer_prefix) : 0;
     TRY(tokenizer_decode(a->tokenizer, row->tokens + turn->answer, (size_t)turn->n_answer, true, out, err));
     trim(out);
-    if (prefix && out->size >= prefix && !memcmp(out->data, a->prefix, prefix))
+    if (prefix && out->size >= prefix && !memcmp(out->data, a->settings.answer_prefix, prefix))
         drop_front(out, prefix);
     trim(out);
     return STATUS_OK;
@@ -133,8 +129,8 @@ enum status answer_row(struct answerer *a, const struct row *row, uint64_t numbe
     } else {
         struct generator *generator = a->generator[turn.thinks && a->generator[1]];
         generator_set_task(generator, row->task);
-        TRY(generator_run(generator, row->tokens, turn.prompt, number, NULL, NULL, g, err));
+        TRY(vote_run(generator, &a->settings, row->tokens, turn.prompt, number, NULL, NULL, g, &out->votes, err));
     }
-    score_answer(out->expected.data, out->expected.size, g->answer.data, g->answer.size, g->status, a->prefix, &out->score);
+    score_answer(out->expected.data, out->expected.size, g->answer.data, g->answer.size, g->status, a->settings.answer_prefix, &out->score);
     return STATUS_OK;
 }

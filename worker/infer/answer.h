@@ -12,11 +12,13 @@
 #include "worker/data/tokenizer.h"
 #include "worker/infer/generate.h"
 #include "worker/infer/score.h"
+#include "worker/infer/vote.h"
 #include "worker/model/model.h"
 
 /* What came of one row; start with {0}. */
 struct answer {
     struct generated generated; /* thought, answer, status */
+    struct votes votes;         /* where settings.self_consistency asks for several samples */
     struct text expected;       /* of the row, without the answer prefix and white space round it */
     struct score score;         /* of this row; rows is 0 where it asks nothing, and then nothing was generated */
 };

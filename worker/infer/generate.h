@@ -1,5 +1,7 @@
 /* Text from a model: one stage, or thought and answer apart. Stage one writes the thought until its closing tag or its
- * limit; stage two puts the tag there if the model did not, then the answer prefix, and writes the answer.
+ * limit; stage two puts the tag there if the model did not, then the answer prefix, and writes the answer. A thought that ends
+ * too early is made to go on: the tag is taken back and a text put in its place (Muennighoff et al., "s1: Simple test-time
+ * scaling", 2025).
  * Must not know: files, templates, where the prompt came from. */
 #ifndef WORKER_INFER_GENERATE_H
 #define WORKER_INFER_GENERATE_H
@@ -19,8 +21,10 @@ struct generate_settings {
     int max_new_tokens;         /* of the answer */
     bool two_stage;             /* thought first */
     int max_thinking_tokens;    /* of the thought */
-    const char *thought_open;   /* tag that the model writes before a thought, to be left out of it; NULL: the prompt holds it */
-    const char *thought_close;  /* the tag that ends a thought, such as "</think>" */
+    int min_thinking_tokens;    /* of the thought: shorter ones go on behind thinking_extend_text; 0: any length */
+    const char *thinking_extend_text; /* not "" where min_thinking_tokens is above 0 */
+    const char *thought_open, *thought_close; /* the tags round a thought, such as "<think>" and "</think>"; NULL: none */
+    bool model_opens;           /* it writes the opening tag itself, and without one answers at once */
     const int32_t *open;        /* tokens that begin a thought as rows spell it, where they are part of it and not of the prompt */
     int n_open;
     const int32_t *close;       /* tokens that end a thought as rows spell it, up to where the answer begins */
@@ -31,6 +35,7 @@ struct generate_settings {
     const char *const *stops;   /* texts that end the answer; they are not part of it */
     int n_stops;
     int task;                   /* of the requests, for a routed model */
+    int self_consistency;       /* answers to vote over, for vote_run and answer_row (vote.h); below 2: one, without a vote */
 };
 
 enum generate_status {
@@ -61,7 +66,10 @@ void generator_free(struct generator *generator);
 /* The task of the generations to come, instead of the settings' one. */
 void generator_set_task(struct generator *generator, int task);
 
-/* Continues the prompt. `stream` keeps the random numbers of several generations apart. on_text may be NULL. The texts of
+/* Continues the prompt. A thought is kept apart from the answer in one stage too: what stands between the tags, or before the
+ * closing tag where a model leaves out the opening one (then on_text has called it an answer, and `out` is right). A thought
+ * that is never closed stays a thought, and there is no answer: GENERATE_THOUGHT_CUT at the limit, else GENERATE_NO_ANSWER.
+ * `stream` keeps the random numbers of several generations apart. on_text may be NULL. The texts of
  * `out` are replaced. STATUS_DATA when the prompt leaves no room in the model's positions. */
 enum status generator_run(struct generator *generator, const int32_t *prompt, int n_prompt, uint64_t stream,
                           generate_text_fn *on_text, void *context, struct generated *out, struct error *err);

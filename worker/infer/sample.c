@@ -17,6 +17,13 @@ struct sampler {
     struct candidate *candidates; /* [vocab] */
 };
 
+void sample_penalise(float *logits, const uint8_t *seen, int64_t vocab, double penalty)
+{
+    for (int64_t i = 0; i < vocab && penalty != 1; i++)
+        if (seen[i])
+            logits[i] = (float)(logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty);
+}
+
 enum status sampler_create(const struct sampling *settings, int64_t vocab, struct sampler **out, struct error *err)
 {
     struct sampler *sampler = mem_alloc(1, sizeof *sampler);

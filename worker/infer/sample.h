@@ -14,8 +14,13 @@ struct sampling {
     double temperature; /* > 0; logits are divided by it */
     int top_k;          /* keep the k most likely; 0: all */
     double top_p;       /* then the smallest set whose probabilities reach p; 1: all */
+    double repetition_penalty; /* see sample_penalise, which the caller calls; 0: none */
     uint64_t seed;
 };
+
+/* Makes tokens less likely that are there already: logits above 0 are divided by the penalty, others multiplied by it
+ * (Keskar et al., "CTRL", 2019, as Hugging Face does it). logits: [vocab]; seen: [vocab], 0 or 1. Penalty 1: nothing. */
+void sample_penalise(float *logits, const uint8_t *seen, int64_t vocab, double penalty);
 
 struct sampler;
 enum status sampler_create(const struct sampling *settings, int64_t vocab, struct sampler **out, struct error *err);
