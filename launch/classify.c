@@ -8,6 +8,7 @@
 #include "launch/class_scores.h"
 #include "worker/data/records.h"
 #include "worker/data/rows.h"
+#include "launch/template_choice.h"
 #include "worker/data/template.h"
 
 enum { BEST_SHOWN = 5 };
@@ -16,7 +17,7 @@ struct session {
     const struct classify_request *request;
     struct source *source;
     const struct label_set *set;
-    const struct chat_template *template;
+    struct chat_template *template;
     struct batch batch;
     float *scores;              /* [K] */
     double *shares;             /* [labels of the set] */
@@ -174,7 +175,7 @@ static enum status run(struct session *s, struct error *err)
     TRY(choose_set(s, err));
     if (source->loar)
         s->task = s->request->task ? loar_setup_task_or_default(source->loar, s->request->task) : loar_setup_task_or_default(source->loar, s->set->task);
-    s->template = template_find(source->options.chat_template);
+    TRY(template_choose(&source->options, &s->template, err));
     TRY(template_check(s->template, source->tokenizer, err));
     s->scores = mem_alloc((size_t)source->config.labels, sizeof *s->scores);
     s->shares = mem_alloc((size_t)s->set->count, sizeof *s->shares);
@@ -197,6 +198,7 @@ enum status classify(const struct classify_request *request, struct source *sour
 {
     struct session s = {.request = request, .source = source};
     enum status st = run(&s, err);
+    template_free(s.template);
     batch_free(&s.batch);
     mem_free(s.scores);
     mem_free(s.shares);

@@ -7,11 +7,11 @@
 
 #include "common/options.h"
 #include "common/status.h"
-#include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/infer/generate.h"
 #include "worker/model/model.h"
 
+struct chat_template;
 struct source;
 
 /* Start with {0}. */

@@ -117,35 +117,6 @@ static void the_tag_parts_thought_and_answer(void **state)
     run(&s, "", "x", GENERATE_COMPLETE);
 }
 
-/* Where the prompt does not open the thought the model does, or else it answers at once. */
-static void the_model_may_open_its_thought(void **state)
-{
-    (void)state;
-    struct generate_settings s = two_stages();
-    s.thought_open = "<think>";
-    s.model_opens = true;
-    model_writes(" \n<think>1, 2.</think>Three.\1");
-    run(&s, "1, 2.", "Three.", GENERATE_COMPLETE);
-    model_writes("<think>Hm\1Yes\1");
-    run(&s, "Hm", "Yes", GENERATE_COMPLETE);
-    model_writes("1 < 2</think>Three.\1"); /* the tag is missing, but the thought ends: told as it came, taken as what it is */
-    assert_ok(try_run(&s, 1000), &err);
-    check_text(&out.thought, "1 < 2");
-    check_text(&out.answer, "Three.");
-    model_writes("<thin ice\1");
-    run(&s, "", "<thin ice", GENERATE_COMPLETE);
-    assert_int_equal(out.answer_tokens, 9);
-    assert_int_equal(out.thought_tokens, 0);
-    model_writes(" \1");
-    assert_ok(try_run(&s, 1000), &err);
-    assert_int_equal(out.status, GENERATE_NO_ANSWER);
-    s.max_thinking_tokens = 9;
-    model_writes("<think>a long thoughtYes\1");
-    assert_ok(try_run(&s, 1000), &err);
-    check_text(&out.thought, "a ");
-    assert_int_equal(out.status, GENERATE_THOUGHT_CUT);
-}
-
 static void an_ended_thought_gets_its_tag(void **state)
 {
     (void)state;
@@ -404,6 +375,35 @@ static void an_opening_tag_is_no_text(void **state)
     run(&s, " ", "2", GENERATE_COMPLETE);
 }
 
+/* Where the prompt does not open the thought the model does, or else it answers at once. */
+static void the_model_may_open_its_thought(void **state)
+{
+    (void)state;
+    struct generate_settings s = two_stages();
+    s.thought_open = "<think>";
+    s.model_opens = true;
+    model_writes(" \n<think>1, 2.</think>Three.\1");
+    run(&s, "1, 2.", "Three.", GENERATE_COMPLETE);
+    model_writes("<think>Hm\1Yes\1");
+    run(&s, "Hm", "Yes", GENERATE_COMPLETE);
+    model_writes("1 < 2</think>Three.\1"); /* the tag is missing, but the thought ends: told as it came, taken as what it is */
+    assert_ok(try_run(&s, 1000), &err);
+    check_text(&out.thought, "1 < 2");
+    check_text(&out.answer, "Three.");
+    model_writes("<thin ice\1");
+    run(&s, "", "<thin ice", GENERATE_COMPLETE);
+    assert_int_equal(out.answer_tokens, 9);
+    assert_int_equal(out.thought_tokens, 0);
+    model_writes(" \1");
+    assert_ok(try_run(&s, 1000), &err);
+    assert_int_equal(out.status, GENERATE_NO_ANSWER);
+    s.max_thinking_tokens = 9;
+    model_writes("<think>a long thoughtYes\1");
+    assert_ok(try_run(&s, 1000), &err);
+    check_text(&out.thought, "a ");
+    assert_int_equal(out.status, GENERATE_THOUGHT_CUT);
+}
+
 static void one_stage_tells_thoughts_apart(void **state)
 {
     (void)state;
@@ -483,7 +483,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_tag_parts_thought_and_answer),
-        cmocka_unit_test(the_model_may_open_its_thought),
         cmocka_unit_test(an_ended_thought_gets_its_tag),
         cmocka_unit_test(a_long_thought_is_cut_and_answered),
         cmocka_unit_test(the_answer_begins_with_its_prefix),
@@ -496,6 +495,7 @@ int main(void)
         cmocka_unit_test(one_generator_serves_many_prompts),
         cmocka_unit_test(short_thoughts_go_on),
         cmocka_unit_test(an_opening_tag_is_no_text),
+        cmocka_unit_test(the_model_may_open_its_thought),
         cmocka_unit_test(one_stage_tells_thoughts_apart),
         cmocka_unit_test(short_memory_is_reported),
     };

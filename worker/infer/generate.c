@@ -307,17 +307,17 @@ static enum status extend(struct generator *g, struct part *part, bool *more, st
     return st;
 }
 
-/* *opened: there is a thought at all. */
-static enum status write_thought(struct generator *g, struct part *part, bool *opened, enum stop_reason *reason, struct error *err)
+/* *answered: the model should have opened a thought, did not, and ended its turn, so what it wrote is the answer. */
+static enum status write_thought(struct generator *g, struct part *part, enum stop_reason *reason, bool *answered, struct error *err)
 {
     const char *close = g->settings.thought_close;
-    bool more = true;
-    TRY(write_opening(g, part, &close, 1, opened, reason, err));
-    *opened = *opened || !g->settings.model_opens;
-    part->span = *opened ? SPAN_THOUGHT : SPAN_ANSWER;
+    bool opened, more = true;
+    TRY(write_opening(g, part, &close, 1, &opened, reason, err));
+    part->span = opened || !g->settings.model_opens ? SPAN_THOUGHT : SPAN_ANSWER; /* for those who listen */
     for (int round = 0;; round++) {
         TRY(write_part(g, part, &close, 1, reason, err));
-        if (*reason == STOP_LIMIT || !*opened || part->written >= g->settings.min_thinking_tokens || round == g->settings.min_thinking_tokens)
+        *answered = part->span == SPAN_ANSWER && *reason == STOP_END;
+        if (*answered || *reason == STOP_LIMIT || part->written >= g->settings.min_thinking_tokens || round == g->settings.min_thinking_tokens)
             return STATUS_OK; /* a round adds a token at least, but for tokenizers that drop the text */
         tokenizer_stream_free(&part->stream);
         TRY(tokenizer_stream_init(&part->stream, g->tokenizer, true, err));
@@ -328,28 +328,21 @@ static enum status write_thought(struct generator *g, struct part *part, bool *o
     }
 }
 
-/* What was written as a thought is the answer. */
-static void take_as_answer(struct generated *out)
+static void swap_texts(struct generated *out)
 {
     struct text thought = out->answer;
     out->answer = out->thought;
     out->thought = thought;
-    out->answer_tokens = out->thought_tokens;
-    out->thought_tokens = 0;
-    if (is_blank(&out->answer))
-        out->status = GENERATE_NO_ANSWER;
 }
 
-/* *answered: the model opened no thought and ended its turn, so what it wrote is the answer. */
 static enum status think(struct generator *g, struct part *part, struct generated *out, bool *answered, struct error *err)
 {
     enum stop_reason reason;
-    bool opened;
-    enum status st = write_thought(g, part, &opened, &reason, err);
-    out->thought_tokens = part->written;
-    *answered = reason == STOP_END && !opened;
-    if (st == STATUS_OK && *answered)
-        take_as_answer(out);
+    *answered = false;
+    enum status st = write_thought(g, part, &reason, answered, err);
+    *(*answered ? &out->answer_tokens : &out->thought_tokens) = part->written;
+    if (*answered)
+        swap_texts(out);
     if (st != STATUS_OK || reason == STOP_TEXT || *answered)
         return st;
     if (reason == STOP_LIMIT)
@@ -394,9 +387,7 @@ static enum status answer_at_once(struct generator *g, struct part *part, enum s
     TRY(write_opening(g, part, g->settings.stops, g->settings.n_stops, &opened, reason, err));
     if (opened) {
         const char *close = g->settings.thought_close;
-        struct text begun = out->answer;
-        out->answer = out->thought;
-        out->thought = begun;
+        swap_texts(out);
         part->text = &out->thought;
         part->span = SPAN_THOUGHT;
         TRY(write_part(g, part, &close, 1, reason, err));
@@ -462,6 +453,8 @@ enum status generator_run(struct generator *g, const int32_t *prompt, int n_prom
     if (g->settings.two_stage) {
         bool answered;
         TRY(run_thought(g, &part, out, &answered, err));
+        if (answered && is_blank(&out->answer))
+            out->status = GENERATE_NO_ANSWER;
         if (answered || out->status == GENERATE_NO_ANSWER)
             return STATUS_OK;
     }

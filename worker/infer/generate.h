@@ -24,7 +24,7 @@ struct generate_settings {
     int min_thinking_tokens;    /* of the thought: shorter ones go on behind thinking_extend_text; 0: any length */
     const char *thinking_extend_text; /* not "" where min_thinking_tokens is above 0 */
     const char *thought_open, *thought_close; /* the tags round a thought, such as "<think>" and "</think>"; NULL: none */
-    bool model_opens;           /* it writes the opening tag itself, and without one answers at once */
+    bool model_opens;           /* prompts leave the opening tag to the model: without it what ends the turn is an answer */
     const int32_t *open;        /* tokens that begin a thought as rows spell it, where they are part of it and not of the prompt */
     int n_open;
     const int32_t *close;       /* tokens that end a thought as rows spell it, up to where the answer begins */
