@@ -9,9 +9,11 @@
 #include "common/memory.h"
 #include "worker/model/adapter.h"
 #include "worker/model/model.h"
+#include "worker/model/safetensors.h"
 
 static struct error err;
 static char *base, *folder; /* an empty folder; `folder` is to be made inside it */
+static bool tied; /* of the models to come */
 static char *modules[] = {"norm,lm_head"};
 
 static const struct training training = {
@@ -49,7 +51,7 @@ static void make_model(const struct training *t, struct params *table, float **v
 {
     struct model_config config = {.type = MODEL_QWEN2, .width = 16, .hidden = 24, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = 8,
                                   .vocab = 30, .max_positions = 64, .norm_eps = 1e-5f, .rope_theta = 1e4, .rope_factor = 1, .qkv_bias = true,
-                                  .init_std = 0.1f, .bos = -1, .training = *t};
+                                  .init_std = 0.1f, .bos = -1, .tied = tied, .training = *t};
     *table = (struct params){0};
     assert_ok(model_params(&config, table, &err), &err);
     *values = mem_alloc_aligned((size_t)params_room(table), sizeof **values);
@@ -158,6 +160,53 @@ static void expect_refusal(const struct training *t, enum status status, const c
     params_free(&table);
 }
 
+/* PEFT is given tied embeddings twice, and must not have changed one of them. */
+static void tied_embeddings_stay_tied(void **state)
+{
+    (void)state;
+    static char *embedding[] = {"embed_tokens"};
+    struct training t = training;
+    struct params table, again;
+    struct adapter adapter;
+    float *values, *found;
+    t.modules = (struct words){embedding, 1};
+    tied = true;
+    make_model(&t, &table, &values);
+    assert_ok(adapter_write(folder, &t, "b", NULL, 0, &table, values, &(struct export_options){.dtype = SAFETENSORS_F32}, &err), &err);
+    assert_ok(adapter_read_config(folder, &adapter, &err), &err);
+    assert_int_equal(adapter.training.modules.count, 2);
+    make_model(&adapter.training, &again, &found);
+    memset(found, 0, (size_t)again.values * sizeof *found);
+    assert_ok(adapter_read(folder, &again, found, &err), &err);
+    int at = params_find(&table, "model.embed_tokens.weight");
+    assert_memory_equal(found + again.items[at].offset, values + table.items[at].offset, (size_t)table.items[at].size * sizeof *found);
+
+    struct safetensors *set;
+    struct safetensors_tensor tensors[64];
+    float *all[64];
+    char *path = path_join(folder, "adapter_model.safetensors");
+    assert_ok(safetensors_open(path, &set, &err), &err);
+    size_t count = safetensors_count(set);
+    for (size_t i = 0; i < count; i++) { /* the same, but for one value of the copy */
+        const struct safetensors_entry *e = safetensors_at(set, i);
+        all[i] = test_malloc((size_t)e->count * sizeof **all);
+        assert_ok(safetensors_to_float(e, all[i], &err), &err);
+        all[i][0] += !strcmp(e->name, "base_model.model.lm_head.weight");
+        tensors[i] = (struct safetensors_tensor){e->name, SAFETENSORS_F32, e->n_dims, e->shape, all[i]};
+    }
+    assert_ok(safetensors_write(path, tensors, count, &err), &err);
+    safetensors_close(set);
+    for (size_t i = 0; i < count; i++)
+        test_free(all[i]);
+    assert_refused(adapter_read(folder, &again, found, &err), STATUS_DATA, &err, "lm_head.weight', which differs from embed_tokens");
+    mem_free(path);
+    adapter_free(&adapter);
+    mem_free_aligned(values), mem_free_aligned(found);
+    params_free(&table), params_free(&again);
+    tied = false;
+    drop_all();
+}
+
 static void other_tensors_are_refused(void **state)
 {
     (void)state;
@@ -217,7 +266,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_reads_back), cmocka_unit_test(other_configurations_are_refused),
-        cmocka_unit_test(other_tensors_are_refused),  cmocka_unit_test(short_memory_is_reported),
+        cmocka_unit_test(other_tensors_are_refused),  cmocka_unit_test(tied_embeddings_stay_tied),
+        cmocka_unit_test(short_memory_is_reported),
     };
     return cmocka_run_group_tests(tests, make_base, remove_base);
 }

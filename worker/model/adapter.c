@@ -174,8 +174,33 @@ static enum status read_tensor(const struct safetensors *set, const char *dir, c
     return STATUS_OK;
 }
 
+/* Where input and output embeddings are one tensor, PEFT has to be given both: it keeps copies of saved modules apart. */
+static const struct param *tied_embedding(const struct params *table)
+{
+    int at = params_find(table, "model.embed_tokens.weight");
+    bool tied = at >= 0 && table->items[at].role == PARAM_TRAINED && params_find(table, "lm_head.weight") < 0;
+    return tied ? &table->items[at] : NULL;
+}
+
+static const char tied_head[] = "base_model.model.lm_head.weight";
+
+static enum status check_tied(const struct safetensors_entry *entry, const char *dir, const struct param *embedding, const float *values,
+                              struct error *err)
+{
+    float *head = entry->count == embedding->size ? mem_alloc((size_t)entry->count, sizeof *head) : NULL;
+    if (!head && entry->count == embedding->size)
+        FAIL(err, STATUS_NOMEM, "'%s': no memory to check '%s'", dir, tied_head);
+    enum status st = head ? safetensors_to_float(entry, head, err) : STATUS_OK;
+    if (st == STATUS_OK && (!head || memcmp(head, values + embedding->offset, (size_t)embedding->size * sizeof *head)))
+        st = error_set(err, STATUS_DATA, "'%s' holds the tensor '%s', which differs from embed_tokens, while the model's config.json says that both "
+                       "are one (tie_word_embeddings)", dir, tied_head);
+    mem_free(head);
+    return st;
+}
+
 static enum status read_all(const struct safetensors *set, const char *dir, const struct params *table, float *values, struct error *err)
 {
+    const struct param *tied = tied_embedding(table);
     for (int i = 0; i < table->count; i++)
         if (table->items[i].role == PARAM_TRAINED)
             TRY(read_tensor(set, dir, &table->items[i], values + table->items[i].offset, err));
@@ -183,7 +208,9 @@ static enum status read_all(const struct safetensors *set, const char *dir, cons
         const char *name = safetensors_at(set, i)->name;
         bool named = !strncmp(name, prefix, sizeof prefix - 1);
         int at = named ? params_find(table, name + sizeof prefix - 1) : -1;
-        if (at < 0 || table->items[at].role != PARAM_TRAINED)
+        if (tied && !strcmp(name, tied_head))
+            TRY(check_tied(safetensors_at(set, i), dir, tied, values, err));
+        else if (at < 0 || table->items[at].role != PARAM_TRAINED)
             FAIL(err, STATUS_DATA, "'%s' holds the tensor '%s', which is no adapter or saved module that its " ADAPTER_CONFIG_FILE " names for "
                  "this model", dir, name);
     }
@@ -224,6 +251,8 @@ static void put_modules(struct text *out, const struct params *table)
         last = name;
         last_size = size;
     }
+    if (tied_embedding(table))
+        text_printf(out, "%s\"lm_head\"", separator);
     text_puts(out, out->size > begin ? "]" : "null");
 }
 
@@ -258,7 +287,8 @@ static enum status put_file(const char *dir, const char *name, const void *data,
 static enum status write_weights(const char *dir, const struct params *table, const float *values, const struct export_options *options,
                                  struct error *err)
 {
-    struct safetensors_tensor *tensors = mem_alloc((size_t)table->count, sizeof *tensors);
+    struct safetensors_tensor *tensors = mem_alloc((size_t)table->count + 1, sizeof *tensors);
+    const struct param *tied = tied_embedding(table);
     char(*names)[NAME_SIZE] = mem_alloc((size_t)table->count, sizeof *names), *path = path_in(dir, weights_name, err);
     enum status st = tensors && names && path ? STATUS_OK : error_set(err, STATUS_NOMEM, "no memory to write '%s' in '%s'", weights_name, dir);
     size_t count = 0;
@@ -272,6 +302,8 @@ static enum status write_weights(const char *dir, const struct params *table, co
                                                      values + p->offset};
         count++;
     }
+    if (st == STATUS_OK && tied)
+        tensors[count++] = (struct safetensors_tensor){tied_head, options->dtype, tied->n_dims, tied->shape, values + tied->offset};
     if (st == STATUS_OK)
         st = safetensors_write(path, tensors, count, err);
     mem_free(tensors);

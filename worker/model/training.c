@@ -168,7 +168,8 @@ static enum status add_modules(const struct choice *c, struct error *err)
                 c->trained[i] = true;
                 found++;
             }
-        if (!found)
+        bool shared = c->training->modules_by_end && is_word(w, "lm_head"); /* an adapter's copy of tied embeddings */
+        if (!found && !(shared && params_find(c->listed, "lm_head.weight") < 0))
             return refuse_module(c, w, err);
     }
     return STATUS_OK;
