@@ -4,6 +4,7 @@
 
 #include "common/options.h"
 #include "launch/commands.h"
+#include "launch/screen.h"
 
 static const struct {
     const char *name, *arguments, *help;
@@ -17,12 +18,14 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 void front_usage(FILE *out)
 {
-    fputs("usage: loar COMMAND [arguments]\n\n", out);
+    struct screen screen;
+    screen_open(&screen, out);
+    screen_printf(&screen, "usage: loar COMMAND [arguments]\n\n");
     for (int i = 0; i < COMMANDS; i++)
-        fprintf(out, "  %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].help);
-    fputs("\nloar COMMAND --help tells more; loar help options lists the keys of run files.\n"
-          "Training itself: mpirun -n RANKS worker RUN.yaml, see worker --help.\n",
-          out);
+        screen_printf(&screen, "  %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+    screen_printf(&screen, "\nloar COMMAND --help tells more; loar help options lists the keys of run files.\n"
+                           "Training itself: mpirun -n RANKS worker RUN.yaml, see worker --help.\n");
+    screen_close(&screen);
 }
 
 int front_run(int argc, char **argv)
