@@ -2,7 +2,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "launch/request.h"
@@ -34,27 +33,38 @@ void questions_close(struct questions *q)
         records_close(&q->records);
     else if (q->lines != stdin)
         fclose(q->lines);
-    free(q->line); /* getline's */
+    text_free(&q->line);
     json_free(q->row);
     arena_free(&q->arena);
     *q = (struct questions){0};
 }
 
+/* The next line that is not blank, without white space at its end; *found is false where there is none. */
+static enum status read_line(struct questions *q, bool *found, struct error *err)
+{
+    int c = 0;
+    *found = false;
+    while (!*found && c != EOF) {
+        text_clear(&q->line);
+        while ((c = getc(q->lines)) != EOF && c != '\n') {
+            text_append(&q->line, &(char){(char)c}, 1);
+            *found = *found || !isspace(c);
+        }
+    }
+    if (ferror(q->lines))
+        FAIL(err, STATUS_IO, "cannot read '%s': %s", q->path, strerror(errno));
+    if (q->line.failed)
+        FAIL(err, STATUS_NOMEM, "no memory for a line of '%s'", q->path);
+    while (q->line.size && isspace((unsigned char)q->line.data[q->line.size - 1]))
+        q->line.size--;
+    return STATUS_OK;
+}
+
 static enum status next_line(struct questions *q, struct question *out, bool *found, struct error *err)
 {
-    ssize_t size;
-    do {
-        errno = 0;
-        size = getline(&q->line, &q->capacity, q->lines);
-        while (size > 0 && isspace((unsigned char)q->line[size - 1]))
-            size--;
-    } while (size == 0);
-    *found = size > 0;
-    if (size < 0 && !feof(q->lines))
-        FAIL(err, STATUS_IO, "cannot read %s: %s", q->path, strerror(errno));
-    q->message = (struct message){.role = ROLE_USER, .content = q->line, .content_size = *found ? (size_t)size : 0};
+    TRY(read_line(q, found, err));
+    q->message = (struct message){.role = ROLE_USER, .content = q->line.data, .content_size = q->line.size};
     out->conversation = (struct conversation){.messages = &q->message, .count = 1, .weight = 1};
-    out->expected = NULL;
     return STATUS_OK;
 }
 

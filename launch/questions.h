@@ -10,6 +10,7 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/status.h"
+#include "common/text.h"
 #include "worker/data/conversation.h"
 #include "worker/data/records.h"
 #include "worker/data/rows.h"
@@ -30,9 +31,8 @@ struct questions {
     const struct row_format *format; /* NULL: not recognised yet */
     struct records records;
     FILE *lines;      /* NULL: records are read */
-    char *line;
-    size_t capacity;
-    struct message message; /* a line */
+    struct text line;
+    struct message message; /* of the line */
     struct json *row;
     struct arena arena;
 };
