@@ -20,9 +20,10 @@ struct evaluation {
     struct metrics *metrics; /* cleared, then filled */
 };
 
-/* Runs it; `sums`: losses of all sets together. */
-enum status evaluate_sets(const struct evaluation *evaluation, struct slot_report *sums, struct error *err);
+/* Runs it; `sums`: losses of all sets together; `extra`: what else is to be told of them. */
+enum status evaluate_sets(const struct evaluation *evaluation, struct slot_report *sums, struct report_extra *extra, struct error *err);
 /* Prints what all sets together came to; `best`: it is the best so far. */
-void evaluate_report(const struct evaluation *evaluation, const struct slot_report *sums, double seconds, bool best);
+void evaluate_report(const struct evaluation *evaluation, const struct slot_report *sums, double seconds, bool best,
+                     struct report_extra *extra);
 
 #endif

@@ -524,7 +524,8 @@ void report_end_facts(struct report *report, const struct end_facts *f)
           (long long)f->step, (long long)f->total, f->epoch, (long long)f->tokens, clock_text(elapsed, f->seconds));
     screen_printf(&report->screen, "  digest      %s\n", f->digest);
     if (f->best_metric && *f->best_metric && f->best_step >= 0)
-        screen_printf(&report->screen, "  best        %s %.4f at step %lld\n", f->best_metric, f->best_value, (long long)f->best_step);
+        screen_printf(&report->screen, "  best        %s %.4f at step %lld%s\n", f->best_metric, f->best_value, (long long)f->best_step,
+                      f->stands_for_best ? ", which the run's folder stands for" : "");
     if (report->saved_step >= 0) {
         snapshot_file_name(report->saved_step, name);
         screen_printf(&report->screen, "  snapshot    %s/snapshots/%s\n", f->output_dir, name);

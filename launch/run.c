@@ -11,6 +11,7 @@
 #include "launch/loar_block.h"
 #include "launch/loar_folder.h"
 #include "launch/trained.h"
+#include "launch/responder.h"
 #include "launch/sift.h"
 #include "launch/run_labels.h"
 #include "worker/data/cache.h"
@@ -498,6 +499,13 @@ static const struct loar_schedule *routing_of(void *context, int stage)
     return &run_stage(context, stage)->routing;
 }
 
+static enum status answer_row(void *context, int stage, int set, int64_t index, struct answer_report *out, struct error *err)
+{
+    struct run *run = context;
+    TRY(check_set(run_stage(run, stage), set, err));
+    return responder_answer(run->responder, stage, set, index, out, err);
+}
+
 static void name_rows(void *context, int stage, int set, int64_t step, int64_t index, struct text *out)
 {
     struct run *run = run_stage(context, stage);
@@ -509,5 +517,5 @@ static void name_rows(void *context, int stage, int set, int64_t step, int64_t i
 
 struct batch_source run_batches(struct run *run)
 {
-    return (struct batch_source){run, train_batch, eval_batch, NULL, routing_of, name_rows};
+    return (struct batch_source){run, train_batch, eval_batch, run->responder ? answer_row : NULL, routing_of, name_rows};
 }

@@ -15,7 +15,7 @@
 #include "worker/model/model.h"
 #include "worker/train/loop.h"
 
-struct answerer;
+struct responder;
 struct chat_template;
 struct loar_setup;
 struct tokenizer;
@@ -30,7 +30,7 @@ struct run {
     const char *name;              /* of the stage; NULL where there are none */
     struct options *held;          /* [n_stages], NULL where there are none; the first stage's `struct run` owns these */
     struct run *later;             /* [n_stages - 1] */
-    struct answerer *answerer;     /* who answers rows of evaluation sets on a worker; borrowed, may be NULL */
+    struct responder *responder;     /* who answers rows of evaluation sets on a worker; borrowed, may be NULL */
     struct threads *pool;          /* borrowed */
     struct model_config config;
     struct text config_json; /* config.json of the model: the folder's own, or made from the architecture file */

@@ -91,9 +91,13 @@ static enum status evaluate(struct course *c, struct error *err)
     c->evaluated = true;
     struct evaluation evaluation = {.run = run, .server = c->server, .report = c->report, .tally = &c->counted_eval, .step = c->meta.step,
                                     .epoch = c->meta.epoch, .metrics = &c->metrics};
-    TRY(evaluate_sets(&evaluation, &sums, err));
-    bool best = best_take(&c->stage->best, &c->metrics, &c->meta);
-    evaluate_report(&evaluation, &sums, time_seconds() - began, best);
+    struct report_extra extra = {0};
+    enum status st = evaluate_sets(&evaluation, &sums, &extra, err);
+    bool best = st == STATUS_OK && best_take(&c->stage->best, &c->metrics, &c->meta);
+    if (st == STATUS_OK)
+        evaluate_report(&evaluation, &sums, time_seconds() - began, best, &extra);
+    report_extra_free(&extra);
+    TRY(st);
     if (best_is_over(&c->stage->best, &c->meta) && stage_steps_done(c) < c->stage->steps) {
         c->meta.stage_done = 1;
         report_early_stop(c->report, &c->meta);

@@ -55,6 +55,11 @@ static enum status plan(const struct run *run, struct stage *out, struct error *
 {
     const struct options *o = run->options;
     struct metrics expected = {0};
+    if (o->predict_with_generate && run->config.loar && loar_is_leaky(&run->config.loar->config) && !o->loar.allow_leaky_routing)
+        FAIL(err, STATUS_USAGE, "predict_with_generate: heads are chosen by the whole text (loar.features: seq_mean), which is not there yet when an "
+             "answer is written, so matches would say little; choose other features, or confirm with loar.allow_leaky_routing: true");
+    if (o->predict_with_generate)
+        TRY(options_check_generation(o, NULL, err));
     *out = (struct stage){.run = run, .steps = run_steps(run)};
     out->keeps_best = o->load_best_model_at_end || !strcmp(o->save_strategy, "best") || next_starts_from_best(run);
     enum status st = stage_expect_metrics(run, &expected, err);

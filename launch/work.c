@@ -7,6 +7,7 @@
 #include "common/memory.h"
 #include "common/node_memory.h"
 #include "launch/flags.h"
+#include "launch/responder.h"
 #include "launch/run.h"
 #include "worker/train/join.h"
 #include "worker/train/loop.h"
@@ -71,6 +72,8 @@ static enum status train(struct transport *transport, const struct options *opti
     }
     if (st == STATUS_OK)
         st = make_values(&run, ranks_on_node, &memory, err);
+    if (st == STATUS_OK)
+        st = responder_create(&run, model, node_memory_base(memory), &run.responder, err);
     if (st != STATUS_OK) {
         worker_fail(transport, SERVER, st, err);
     } else {
@@ -92,6 +95,7 @@ static enum status train(struct transport *transport, const struct options *opti
         st = worker_loop(&config, err);
     }
     node_memory_close(memory);
+    responder_free(run.responder);
     model_free(model);
     run_free(&run);
     threads_free(pool);

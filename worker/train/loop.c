@@ -349,12 +349,13 @@ static enum status answer(struct loop *l, const struct message_order *order, str
 {
     bool active;
     struct answer_report report = {0};
+    schedule_routing(l, order->step, 0);
     enum status st = l->config.source.answer ? STATUS_OK : error_set(err, STATUS_PEER, "no answers were expected to be wanted");
     for (int i = 0; st == STATUS_OK && i < order->count && !l->leave; i++) {
         int index = order->first + i;
         struct message counts = {.kind = MESSAGE_COUNTS}, shown = {.kind = MESSAGE_TEXT}, done = {.kind = MESSAGE_EVAL};
         text_clear(&report.shown);
-        st = l->config.source.answer(l->config.source.context, order->stage, order->set, index, l->values, &report, err);
+        st = l->config.source.answer(l->config.source.context, order->stage, order->set, index, &report, err);
         counts.counts = (struct message_text){order->step, order->set, index, report.counts, sizeof report.counts};
         shown.text = (struct message_text){order->step, order->set, index, report.shown.data, report.shown.size};
         done.eval.set = order->set;

@@ -30,8 +30,7 @@ struct batch_source {
     enum status (*train)(void *context, int stage, int64_t step, int slot, struct batch *out, struct error *err);
     enum status (*evaluate)(void *context, int stage, int set, int64_t index, struct batch *out, struct error *err);
     /* Lets the model answer row `index` of an evaluation set. NULL where that is never asked for. */
-    enum status (*answer)(void *context, int stage, int set, int64_t index, const float *values, struct answer_report *out,
-                          struct error *err);
+    enum status (*answer)(void *context, int stage, int set, int64_t index, struct answer_report *out, struct error *err);
     /* How far routing has been let in; NULL: always the whole of it. */
     const struct loar_schedule *(*routing)(void *context, int stage);
     /* Appends which rows the slot of a training step holds (set < 0), or the batch `index` of an evaluation set, for a message. NULL:
