@@ -33,6 +33,21 @@ void signals_install(void)
         sigaction(numbers[i], &action, NULL);
 }
 
+static void on_interrupt(int number)
+{
+    (void)number;
+    atomic_store(&stop, 1);
+}
+
+void signals_install_interrupt(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
 bool signals_take_stop(void)
 {
     return atomic_exchange(&stop, 0);

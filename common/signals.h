@@ -8,6 +8,9 @@
 
 /* Call after MPI_Init, which may install handlers of its own. Waiting system calls are restarted, sleeps end early. */
 void signals_install(void);
+/* For a program that talks with a person: SIGINT alone, which asks to stop what goes on now, as often as it comes, and makes
+ * a waiting read end with EINTR. */
+void signals_install_interrupt(void);
 /* True once per request that came since the last call; several of a kind count as one. For any thread. */
 bool signals_take_stop(void);
 bool signals_take_save(void);

@@ -252,6 +252,58 @@ static void rows_are_independent(void **state)
     threads_free(pool);
 }
 
+/* Says stop at call *context, and from then on. */
+static bool stop_at_zero(void *context)
+{
+    int *left = context;
+    *left -= *left > 0;
+    return !*left;
+}
+
+static void a_generation_stops_when_asked_to(void **state)
+{
+    (void)state;
+    struct threads *pool;
+    struct model *model;
+    struct generator *generator;
+    struct generated whole = {0}, part = {0};
+    struct generate_settings s = one_stage(30);
+    s.two_stage = true;
+    s.max_thinking_tokens = 20;
+    s.thought_close = "</think>";
+    s.close = closing;
+    s.n_close = 2;
+    assert_ok(threads_create(1, &pool, &err), &err);
+    assert_ok(model_create(&config, &table, &(struct model_options){0}, pool, &model, &err), &err);
+    assert_ok(generator_create(model, &config, values, tokenizer, &s, &generator, &err), &err);
+    assert_ok(generator_run(generator, prompt, 6, 0, NULL, NULL, &whole, &err), &err);
+    assert_int_equal(whole.thought_tokens, 20);
+    assert_true(whole.answer_tokens > 10);
+
+    int left = 8; /* in the thought: no answer follows */
+    generator_set_stop(generator, stop_at_zero, &left);
+    assert_ok(generator_run(generator, prompt, 6, 0, NULL, NULL, &part, &err), &err);
+    assert_int_equal(part.thought_tokens, 7);
+    assert_int_equal(part.answer_tokens, 0);
+    assert_int_equal(part.status, GENERATE_NO_ANSWER);
+    assert_memory_equal(part.thought.data, whole.thought.data, part.thought.size - 3); /* a character may be cut */
+
+    left = 20 + 6; /* in the answer: what there is stays, and counts as cut */
+    assert_ok(generator_run(generator, prompt, 6, 0, NULL, NULL, &part, &err), &err);
+    assert_int_equal(part.thought_tokens, 20);
+    assert_int_equal(part.answer_tokens, 5);
+    assert_int_equal(part.status, GENERATE_ANSWER_CUT);
+
+    generator_set_stop(generator, NULL, NULL);
+    assert_ok(generator_run(generator, prompt, 6, 0, NULL, NULL, &part, &err), &err);
+    assert_true(same(&whole, &part));
+    generated_free(&whole);
+    generated_free(&part);
+    generator_free(generator);
+    model_free(model);
+    threads_free(pool);
+}
+
 static void short_memory_is_reported(void **state)
 {
     (void)state;
@@ -286,6 +338,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_is_the_most_likely_of_the_full_pass),
         cmocka_unit_test(seed_and_stream_decide),
+        cmocka_unit_test(a_generation_stops_when_asked_to),
         cmocka_unit_test(repetition_can_be_ruled_out),
         cmocka_unit_test(rows_are_independent),
         cmocka_unit_test(short_memory_is_reported),

@@ -21,6 +21,8 @@ struct generator {
     int n_prompt;
     uint8_t *seen; /* [V] 1: the token is there already; NULL without a penalty for that */
     uint64_t stream, position;
+    generate_stop_fn *stop; /* NULL: none */
+    void *stop_context;
 };
 
 /* One part of the output as it grows. */
@@ -93,6 +95,12 @@ void generator_free(struct generator *g)
     mem_free(g);
 }
 
+void generator_set_stop(struct generator *g, generate_stop_fn *stop, void *context)
+{
+    g->stop = stop;
+    g->stop_context = context;
+}
+
 void generator_set_task(struct generator *g, int task)
 {
     g->settings.task = task;
@@ -150,7 +158,7 @@ static enum status write_token(struct generator *g, struct part *part, enum stop
 {
     int32_t token;
     *reason = STOP_LIMIT;
-    if (part->left <= 0 || kv_cache_length(g->cache) >= g->max_positions)
+    if (part->left <= 0 || kv_cache_length(g->cache) >= g->max_positions || (g->stop && g->stop(g->stop_context)))
         return STATUS_OK;
     if (g->seen)
         sample_penalise(g->logits, g->seen, g->vocab, g->settings.sampling.repetition_penalty);

@@ -65,6 +65,10 @@ enum status generator_create(struct model *model, const struct model_config *con
 void generator_free(struct generator *generator);
 /* The task of the generations to come, instead of the settings' one. */
 void generator_set_task(struct generator *generator, int task);
+/* Asked before every token whether the generation is to end, as at its limits; once true, it must stay true to its end. NULL:
+ * nobody is asked. */
+typedef bool generate_stop_fn(void *context);
+void generator_set_stop(struct generator *generator, generate_stop_fn *stop, void *context);
 
 /* Continues the prompt. A thought is kept apart from the answer in one stage too: what stands between the tags, or before the
  * closing tag where a model leaves out the opening one (then on_text has called it an answer, and `out` is right). A thought
