@@ -109,8 +109,15 @@ static void answer_item(void *context, int task, int thread)
     struct item *item = &a->items[task];
     struct answered *out = &item->answered;
     const struct generate_settings *settings = &a->generation->settings;
-    item->status = vote_run(a->hands[thread].generator, settings, item->prompt.ids, (int)item->prompt.count, (uint64_t)out->number,
-                            NULL, NULL, &out->generated, &out->votes, &item->err);
+    generated_reset(&out->generated);
+    votes_reset(&out->votes);
+    if (item->prompt.count >= (size_t)a->source->config.max_positions) { /* no room for an answer, which is no reason to stop */
+        out->generated.status = GENERATE_NO_ANSWER;
+        item->status = STATUS_OK;
+    } else {
+        item->status = vote_run(a->hands[thread].generator, settings, item->prompt.ids, (int)item->prompt.count, (uint64_t)out->number,
+                                NULL, NULL, &out->generated, &out->votes, &item->err);
+    }
     out->score = (struct score){0};
     if (item->status == STATUS_OK && out->has_expected)
         score_answer(out->expected.data, out->expected.size, out->generated.answer.data, out->generated.answer.size,

@@ -26,7 +26,7 @@ struct answered {
 typedef enum status answers_fn(void *context, const struct answered *answered, struct error *err);
 
 /* Answers questions until there are no more or `limit` (negative: none) is reached; each thread has scratch memory of its own.
- * When one fails, those before it have been handed on. */
+ * A prompt that fills all positions of the model has no answer. When one fails, those before it have been handed on. */
 enum status answers_run(const struct source *source, const struct generation *generation, struct questions *questions, int64_t limit,
                         int threads, answers_fn *fn, void *context, struct error *err);
 

@@ -28,8 +28,7 @@ void answers_file_line(const struct answered *a, struct text *out)
     put_member(&line, "answer", &g->answer);
     text_printf(&line, ", \"status\": \"%s\", \"tokens\": %d", generate_status_name(g->status), g->thought_tokens + g->answer_tokens);
     if (a->votes.samples > 1)
-        text_printf(&line, ", \"votes\": %d, \"samples\": %d", a->votes.winner < 0 ? 0 : a->votes.items[a->votes.winner].votes,
-                    a->votes.samples);
+        text_printf(&line, ", \"votes\": %d, \"samples\": %d", votes_of_winner(&a->votes), a->votes.samples);
     if (a->has_expected) {
         put_member(&line, "expected", &a->expected);
         text_printf(&line, ", \"right\": %s, \"right_number\": %s", a->score.strict ? "true" : "false", a->score.flexible ? "true" : "false");

@@ -1,4 +1,5 @@
 /* `loar eval`: lets a model answer the rows of a file and tells how many answers are right, and its losses on them. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -148,7 +149,7 @@ static void put_json(const struct session *s, struct text *out)
         {"exact_match_high", high},
         {"exact_match_flexible", score_share(c->flexible, c->rows)},
         {"exact_match_complete", score_share(c->strict_complete, c->complete)},
-        {"votes_share", s->agreed / (double)c->rows},
+        {"votes_share", s->generation.settings.self_consistency > 1 ? s->agreed / (double)c->rows : NAN},
         {"loss", m.loss},
         {"thought_loss", m.thought},
         {"answer_loss", m.answer},

@@ -121,6 +121,7 @@ enum status answer_row(struct answerer *a, const struct row *row, uint64_t numbe
     out->score = (struct score){0};
     text_clear(&out->expected);
     generated_reset(g);
+    votes_reset(&out->votes);
     if (!asks(a, row, &turn))
         return STATUS_OK;
     TRY(expected_of(a, row, &turn, &out->expected, err));

@@ -3,7 +3,7 @@
 #include "common/memory.h"
 #include "worker/infer/score.h"
 
-static void forget(struct votes *votes)
+void votes_reset(struct votes *votes)
 {
     for (int i = 0; i < votes->count; i++) {
         text_free(&votes->items[i].answer);
@@ -15,14 +15,19 @@ static void forget(struct votes *votes)
 
 void votes_free(struct votes *votes)
 {
-    forget(votes);
+    votes_reset(votes);
     mem_free(votes->items);
     *votes = (struct votes){0};
 }
 
+int votes_of_winner(const struct votes *votes)
+{
+    return votes->count && votes->winner >= 0 ? votes->items[votes->winner].votes : 0;
+}
+
 double votes_share(const struct votes *votes)
 {
-    return votes->winner < 0 ? 0 : score_share(votes->items[votes->winner].votes, votes->samples);
+    return score_share(votes_of_winner(votes), votes->samples);
 }
 
 static bool agree(const struct text *a, const struct text *b, const char *prefix)
@@ -91,7 +96,7 @@ enum status vote_run(struct generator *generator, const struct generate_settings
 {
     struct generated sample = {0};
     enum status st = STATUS_OK;
-    forget(votes);
+    votes_reset(votes);
     votes->samples = settings->self_consistency > 1 ? settings->self_consistency : 1;
     if (votes->samples == 1)
         return generator_run(generator, prompt, n_prompt, stream, on_text, context, out, err);
@@ -113,7 +118,7 @@ enum status vote_run(struct generator *generator, const struct generate_settings
 void votes_put(const struct votes *votes, struct text *out)
 {
     int cast = 0;
-    text_printf(out, "votes %d of %d;", votes->winner < 0 ? 0 : votes->items[votes->winner].votes, votes->samples);
+    text_printf(out, "votes %d of %d;", votes_of_winner(votes), votes->samples);
     for (int i = 0; i < votes->count; i++) {
         struct score_part part = score_part_of(votes->items[i].answer.data, votes->items[i].answer.size, NULL);
         text_puts(out, i ? ", '" : " '");

@@ -24,7 +24,9 @@ struct votes {
     int winner;  /* in items; -1: no sample had a finished answer */
 };
 void votes_free(struct votes *votes);
+void votes_reset(struct votes *votes); /* no votes; keeps the memory */
 
+int votes_of_winner(const struct votes *votes); /* 0: there is none */
 /* Share of the winner's votes in all samples, 0..1. */
 double votes_share(const struct votes *votes);
 
