@@ -27,6 +27,8 @@ struct board {
     off_t whole;      /* bytes of whole records */
     bool warned;      /* that something is missing */
     int64_t epoch_at; /* step of the newest train/epoch */
+    int64_t sample_at; /* step of the last sample */
+    int sample;        /* its number in that evaluation */
 };
 
 /* ---- writing ---- */
@@ -144,7 +146,7 @@ enum status board_create(const char *folder, int64_t first_step, struct board **
     struct board *b = mem_alloc(1, sizeof *b);
     if (!b)
         FAIL(err, STATUS_NOMEM, "no memory for an event file");
-    *b = (struct board){.fd = -1, .epoch_at = -1};
+    *b = (struct board){.fd = -1, .epoch_at = -1, .sample_at = -1};
     enum status st = open_file(b, folder, err);
     if (st != STATUS_OK) {
         board_free(b);
@@ -311,23 +313,6 @@ static void put_routing(struct board *b, const struct json *line, const char *ki
     }
 }
 
-void board_line(struct board *b, const char *line, size_t size)
-{
-    struct json *json;
-    struct error err;
-    if (json_parse(line, size, "a line of metrics", &json, &err) != STATUS_OK) {
-        warn(b, "%s", err.text);
-        return;
-    }
-    const char *kind = json_to_string(json_member(json, "routing"), NULL);
-    int64_t step = json_to_int(json_member(json, "step"));
-    if (kind)
-        put_routing(b, json, kind, step);
-    else if (json_member(json, "epoch"))
-        put_scalars(b, json, step);
-    json_free(json);
-}
-
 /* TensorBoard reads Markdown: four blanks keep a line as it is. */
 void board_text(struct board *b, const char *tag, int64_t step, const char *text, size_t size)
 {
@@ -345,4 +330,48 @@ void board_text(struct board *b, const char *tag, int64_t step, const char *text
     else
         put(b, (struct event){.kind = EVENT_TEXT, .step = step, .tag = tag, .bytes = shown.data, .size = shown.size});
     text_free(&shown);
+}
+
+/* An answer of the model: question, thought, answer and what was expected, apart. Samples of one evaluation are numbered. */
+static void put_sample(struct board *b, const struct json *sample, int64_t step)
+{
+    static const char *const parts[] = {"prompt", "thought", "answer", "expected"};
+    struct text tag = {0}, text = {0};
+    const char *set = json_to_string(json_member(sample, "set"), NULL);
+    b->sample = b->sample_at == step ? b->sample + 1 : 1;
+    b->sample_at = step;
+    text_printf(&tag, "samples/%s/%d", set ? set : "", b->sample);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        size_t size = 0;
+        const char *part = json_to_string(json_member(sample, parts[i]), &size);
+        text_printf(&text, "%s: ", parts[i]);
+        text_append(&text, part ? part : "", size);
+        text_puts(&text, "\n");
+    }
+    if (tag.failed || text.failed)
+        warn(b, "no memory for a record");
+    else
+        board_text(b, tag.data, step, text.data, text.size);
+    text_free(&tag);
+    text_free(&text);
+}
+
+void board_line(struct board *b, const char *line, size_t size)
+{
+    struct json *json;
+    struct error err;
+    if (json_parse(line, size, "a line of metrics", &json, &err) != STATUS_OK) {
+        warn(b, "%s", err.text);
+        return;
+    }
+    const char *kind = json_to_string(json_member(json, "routing"), NULL);
+    int64_t step = json_to_int(json_member(json, "step"));
+    const struct json *sample = json_member(json, "sample");
+    if (kind)
+        put_routing(b, json, kind, step);
+    else if (sample)
+        put_sample(b, sample, step);
+    else if (json_member(json, "epoch"))
+        put_scalars(b, json, step);
+    json_free(json);
 }

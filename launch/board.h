@@ -20,7 +20,7 @@ enum status board_create(const char *folder, int64_t first_step, struct board **
 void board_free(struct board *board);
 const char *board_path(const struct board *board);
 
-/* A line of metrics.jsonl: of a step, an evaluation or routing; others are passed over. Each record is on its way to the
+/* A line of metrics.jsonl: of a step, an evaluation, a sample or routing; others are passed over. Each record is on its way to the
  * disk when this returns, whole or not at all. */
 void board_line(struct board *board, const char *line, size_t size);
 /* A text to be shown as it is. */

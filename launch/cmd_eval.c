@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/scalar.h"
 #include "launch/answers.h"
+#include "launch/classify.h"
 #include "launch/commands.h"
 #include "launch/request.h"
 #include "launch/row_losses.h"
@@ -26,8 +27,10 @@ static const char usage[] =
     "  --task NAME       task of the rows, where attention is routed by task (default: the default task of training)\n"
     "  --threads N       rows are answered on so many threads (default: one per core); the numbers are the same for any\n"
     "  --json FILE       write all numbers as one JSON object (-: to standard output, and nothing else)\n"
+    "  --force-template  let a model answer with another chat template than it was trained with\n"
     "\n"
-    "and these keys of a run file, as --key value: chat_template, cot_prompt, answer_prefix, two_stage,\n"
+    "and these keys of a run file, as --key value: chat_template, default_system, thought_open, thought_close,\n"
+    "prompt_opens_thought, enable_thinking, cot_prompt, answer_prefix, two_stage,\n"
     "max_thinking_tokens, min_thinking_tokens, thinking_extend_text, max_new_tokens, do_sample, temperature, top_p, top_k,\n"
     "repetition_penalty, self_consistency, stop, seed, num_generation_samples (answers that are shown),\n"
     "per_device_eval_batch_size, loar.allow_leaky_routing.\n"
@@ -213,9 +216,22 @@ static enum status check(const struct request *r, struct error *err)
     return STATUS_OK;
 }
 
+/* Rows with a class: how many labels are right, and macro F1. */
+static enum status classify_rows(struct session *s, struct error *err)
+{
+    const struct request *r = s->request;
+    if (r->json || r->lines)
+        FAIL(err, STATUS_USAGE, "--json and --lines are not for a task that was trained with task_type seq_cls; give --file alone");
+    return classify(&(struct classify_request){.file = r->file, .format = r->format, .task = r->task, .columns = r->columns, .table = r->table,
+                                               .rows = 0, .score = r->rows >= 0 ? r->rows : INT64_MAX},
+                    &s->source, err);
+}
+
 static enum status evaluate(struct session *s, struct threads *pool, struct error *err)
 {
     TRY(request_open(s->request, pool, &s->source, err));
+    if (classify_is_meant(&s->source, s->request->task))
+        return classify_rows(s, err);
     request_warn(s->request, &s->source);
     TRY(generation_of_source(&s->source, s->request->task, false, &s->generation, err));
     TRY(measure_losses(s, pool, err)); /* first, because it is quick and finds all bad rows */

@@ -40,9 +40,9 @@ static const char usage[] =
     "  --task NAME       task of the questions, where attention is routed by task (default: the default task of training);\n"
     "                    for a task that was trained with task_type seq_cls the label of the text is printed, with the\n"
     "                    probabilities of the best ones, and --score gives accuracy and macro F1\n"
-    "  --force-template  let a model answer with another chat template than it was trained with\n"
     "  --raw             continue the text itself, without a chat template\n"
     "  --seed N          seed of the random numbers\n"
+    "  --force-template  let a model answer with another chat template than it was trained with\n"
     "\n"
     "and these keys of a run file, as --key value: chat_template, default_system, thought_open, thought_close,\n"
     "prompt_opens_thought, enable_thinking, cot_prompt, answer_prefix, two_stage,\n"
@@ -209,14 +209,22 @@ static enum status make_generator(struct session *s, struct error *err)
     return generator_create(source->model, &source->config, source->values, source->tokenizer, &s->generation.settings, &s->generator, err);
 }
 
+static enum status classify_request(struct session *s, struct error *err)
+{
+    const struct request *r = s->request;
+    if (r->out || r->lines)
+        FAIL(err, STATUS_USAGE, "--out and --lines are not for a task that was trained with task_type seq_cls; give --prompt or --file");
+    return classify(&(struct classify_request){.prompt = r->prompt, .file = r->file, .format = r->format, .task = r->task,
+                                               .columns = r->columns, .table = r->table, .rows = r->rows, .score = r->score},
+                    s->source, err);
+}
+
 static enum status generate(struct session *s, struct error *err)
 {
     const struct request *r = s->request;
     struct questions questions;
     if (!r->raw && classify_is_meant(s->source, r->task))
-        return classify(&(struct classify_request){.prompt = r->prompt, .file = r->file, .format = r->format, .task = r->task,
-                                                   .columns = r->columns, .table = r->table, .rows = r->rows, .score = r->score},
-                        s->source, err);
+        return classify_request(s, err);
     request_warn(r, s->source);
     TRY(make_generator(s, err));
     if (r->prompt)

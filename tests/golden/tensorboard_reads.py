@@ -128,7 +128,8 @@ def wanted_of(lines):
                     continue
                 tag = tag_of(key, "eval_loss" in line)
                 values = {f"{tag}/{i + 1}": v for i, v in enumerate(value)} if isinstance(value, list) else {tag: value}
-                scalars.update({(t, line["step"]): v for t, v in values.items() if v is not None})
+                scalars.update({(t, line["step"]): v for t, v in values.items()
+                                if v is not None and not isinstance(v, (bool, str))})
     return scalars, maps
 
 
