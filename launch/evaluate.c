@@ -1,8 +1,10 @@
 #include "launch/evaluate.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/scalar.h"
 #include "launch/scores.h"
 #include "launch/stage.h"
@@ -72,7 +74,7 @@ static void show_sample(const struct evaluation *e, const struct text *shown, st
     text_free(&record);
 }
 
-static enum status add_answers(const struct evaluation *e, int set, struct score *all, struct report_extra *extra, struct error *err)
+static enum status add_answers(const struct evaluation *e, int set, struct score *out, struct report_extra *extra, struct error *err)
 {
     const char *name = e->run->eval.parts[set].name;
     struct score score = {0};
@@ -81,7 +83,7 @@ static enum status add_answers(const struct evaluation *e, int set, struct score
     const int64_t *counts = server_counts(e->server, &count);
     if (count * sizeof *counts >= sizeof score)
         memcpy(&score, counts, sizeof score);
-    score_add(all, &score);
+    *out = score;
     text_puts(&extra->lines, "    ");
     score_put(&score, &extra->lines);
     text_puts(&extra->lines, "\n");
@@ -97,41 +99,83 @@ static enum status add_classes(const struct evaluation *e, int set, const int64_
     return metrics_add(e->metrics, e->run->eval.parts[set].name, "f1", scores.macro_f1, err);
 }
 
-static enum status evaluate_set(const struct evaluation *e, int set, struct slot_report *all, struct score *score, struct error *err)
+/* What a set, a task or all sets came to. */
+struct outcome {
+    struct slot_report sums;
+    struct score score;
+};
+
+static void outcome_add(struct outcome *sum, const struct outcome *more)
+{
+    slot_report_add(&sum->sums, &more->sums);
+    score_add(&sum->score, &more->score);
+}
+
+static enum status evaluate_set(const struct evaluation *e, int set, struct outcome *out, struct error *err)
 {
     const char *name = e->run->eval.parts[set].name;
-    struct slot_report sums;
     struct report_extra extra = {0};
     size_t count;
-    TRY(server_evaluate(e->server, e->step, set, run_eval_batches(e->run, set), &sums, err));
+    *out = (struct outcome){0};
+    TRY(server_evaluate(e->server, e->step, set, run_eval_batches(e->run, set), &out->sums, err));
     const int64_t *counts = server_counts(e->server, &count);
     tally_add(e->tally, counts, count, 0);
-    slot_report_add(all, &sums);
-    enum status st = add_losses(e->metrics, name, &sums, err);
+    enum status st = add_losses(e->metrics, name, &out->sums, err);
     if (st == STATUS_OK && e->run->eval.parts[set].classify)
         st = add_classes(e, set, counts, count, &extra, err);
     if (st == STATUS_OK && stage_answers(e->run, set))
-        st = add_answers(e, set, score, &extra, err);
+        st = add_answers(e, set, &out->score, &extra, err);
     if (st == STATUS_OK)
-        report_set(e->report, name, &sums, &extra);
+        report_set(e->report, name, &out->sums, &extra);
     report_extra_free(&extra);
     return st;
 }
 
+/* Losses, accuracy and matches of a task over all its sets. */
+static enum status add_task(const struct evaluation *e, const char *task, const struct outcome *outcome, struct report_extra *extra,
+                            struct error *err)
+{
+    char name[160];
+    struct report_means means = report_means_of(&outcome->sums);
+    snprintf(name, sizeof name, "task_%.150s", task);
+    TRY(add_losses(e->metrics, name, &outcome->sums, err));
+    put_metric(name, "loss", means.loss, &extra->json);
+    put_metric(name, "accuracy", means.accuracy, &extra->json);
+    return outcome->score.rows ? add_score(e, name, &outcome->score, extra, err) : STATUS_OK;
+}
+
+static enum status evaluate_all(const struct evaluation *e, struct outcome *all, struct outcome *tasks, struct report_extra *extra,
+                                struct error *err)
+{
+    const struct dataset *eval = &e->run->eval;
+    for (int set = 0; set < eval->n_parts; set++) {
+        struct outcome one;
+        TRY(evaluate_set(e, set, &one, err));
+        outcome_add(all, &one);
+        outcome_add(&tasks[eval->parts[set].task], &one);
+    }
+    for (int task = 0; task < eval->n_tasks && stage_tells_tasks(e->run); task++)
+        if (tasks[task].sums.tokens)
+            TRY(add_task(e, eval->tasks[task], &tasks[task], extra, err));
+    if (all->score.rows) {
+        TRY(add_score(e, NULL, &all->score, extra, err));
+        text_printf(&extra->words, " exact match %.1f %%", 100 * score_share(all->score.strict, all->score.rows));
+    }
+    return add_losses(e->metrics, NULL, &all->sums, err);
+}
+
 enum status evaluate_sets(const struct evaluation *e, struct slot_report *sums, struct report_extra *extra, struct error *err)
 {
-    struct score score = {0};
-    *sums = (struct slot_report){0};
+    struct outcome all = {0}, *tasks = mem_alloc((size_t)e->run->eval.n_tasks, sizeof *tasks);
+    if (!tasks)
+        FAIL(err, STATUS_NOMEM, "no memory for the numbers of %d tasks", e->run->eval.n_tasks);
     tally_clear(e->tally);
     metrics_clear(e->metrics);
-    for (int set = 0; set < e->run->eval.n_parts; set++)
-        TRY(evaluate_set(e, set, sums, &score, err));
+    enum status st = evaluate_all(e, &all, tasks, extra, err);
     e->tally->steps = 1; /* sums of the whole evaluation, not means over its sets */
-    if (score.rows) {
-        TRY(add_score(e, NULL, &score, extra, err));
-        text_printf(&extra->words, " exact match %.1f %%", 100 * score_share(score.strict, score.rows));
-    }
-    return add_losses(e->metrics, NULL, sums, err);
+    *sums = all.sums;
+    mem_free(tasks);
+    return st;
 }
 
 void evaluate_report(const struct evaluation *e, const struct slot_report *sums, double seconds, bool best, struct report_extra *extra)

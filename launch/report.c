@@ -392,7 +392,7 @@ void report_set(struct report *report, const char *name, const struct slot_repor
     snprintf(prefix, sizeof prefix, "eval_%.150s_", name);
     put_losses_json(&report->set_json, prefix, sums);
     put_extra_json(&report->set_json, extra);
-    report->sets += 1 + (extra && extra->lines.size);
+    report->sets += 1 + (extra && extra->lines.size + extra->words.size > 0); /* what one set has to say is in no other line */
 }
 
 void report_early_stop(struct report *report, const struct snapshot_meta *meta)

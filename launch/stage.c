@@ -1,5 +1,6 @@
 #include "launch/stage.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct optimizer_options stage_optimizer_options(const struct options *o)
@@ -11,6 +12,21 @@ struct optimizer_options stage_optimizer_options(const struct options *o)
 bool stage_answers(const struct run *run, int set)
 {
     return run->options->predict_with_generate && !run->eval.parts[set].classify;
+}
+
+bool stage_tells_tasks(const struct run *run)
+{
+    return run->eval.n_parts > 1;
+}
+
+/* A task's kinds are those of any of its sets; 0: it has none. */
+static int kinds_of_task(const struct run *run, int task)
+{
+    int kinds = 0;
+    for (int set = 0; set < run->eval.n_parts; set++)
+        if (run->eval.parts[set].task == task)
+            kinds |= METRICS_LOSSES | (stage_answers(run, set) ? METRICS_ANSWERS : 0);
+    return kinds;
 }
 
 static int kinds_of(const struct run *run, int set)
@@ -26,6 +42,11 @@ enum status stage_expect_metrics(const struct run *run, struct metrics *out, str
     TRY(metrics_expect(out, NULL, all & ~METRICS_CLASSES, err)); /* f1 is a set's alone */
     for (int set = 0; set < run->eval.n_parts; set++)
         TRY(metrics_expect(out, run->eval.parts[set].name, kinds_of(run, set), err));
+    for (int task = 0; task < run->eval.n_tasks && stage_tells_tasks(run); task++) {
+        char name[160];
+        snprintf(name, sizeof name, "task_%.150s", run->eval.tasks[task]);
+        TRY(metrics_expect(out, name, kinds_of_task(run, task), err));
+    }
     return STATUS_OK;
 }
 

@@ -24,6 +24,8 @@ enum status stages_plan(struct run *run, struct stage *stages, struct error *err
 
 /* The metrics that an evaluation in this stage is going to give. */
 enum status stage_expect_metrics(const struct run *run, struct metrics *out, struct error *err);
+/* Whether tasks have numbers of their own, as eval_task_<task>_loss, besides those of the sets. */
+bool stage_tells_tasks(const struct run *run);
 /* Whether the model answers rows of this evaluation set, so that they can be matched. */
 bool stage_answers(const struct run *run, int set);
 
