@@ -53,6 +53,12 @@ static bool due(const char *strategy, int64_t every, int64_t steps_per_epoch, in
     return step % every == 0 || step == total;
 }
 
+static bool evaluation_is_due(const struct stage *stage, int64_t done, const struct options *o)
+{
+    return due(o->eval_strategy, o->eval_steps, order_steps_per_epoch(&stage->run->order), done, stage->steps) &&
+           (done >= o->eval_delay || done == stage->steps);
+}
+
 static void snapshot_done(void *context, const struct writer_result *result)
 {
     struct course *c = context;
@@ -93,6 +99,8 @@ static enum status evaluate(struct course *c, struct error *err)
                                     .epoch = c->meta.epoch, .metrics = &c->metrics};
     struct report_extra extra = {0};
     enum status st = evaluate_sets(&evaluation, &sums, &extra, err);
+    c->saved = false; /* what is decided now is part of the state */
+    c->meta.evaluated = st == STATUS_OK ? c->meta.step + 1 : c->meta.evaluated;
     bool best = st == STATUS_OK && best_take(&c->stage->best, &c->metrics, &c->meta);
     if (st == STATUS_OK)
         evaluate_report(&evaluation, &sums, time_seconds() - began, best, &extra);
@@ -193,21 +201,34 @@ static void take_step(struct course *c, const struct server_step *step)
     c->window = (struct window){0};
 }
 
+/* Where the run was stopped in the middle of the evaluation of a step, so that the best and the end of a stage are found as they
+ * would have been. */
+static bool evaluation_is_owed(const struct course *c)
+{
+    const struct stage *stage = c->stage;
+    const struct options *o = stage->run->options;
+    int64_t done = stage_steps_done(c);
+    return c->start.resumed_from && c->meta.step == c->start.meta.step && done > 0 && c->meta.evaluated && c->meta.evaluated != c->meta.step + 1 &&
+           !c->meta.stage_done && evaluation_is_due(stage, done, o);
+}
+
 /* The steps of the stage that are left. STATUS_STOPPED when asked to stop. */
 static enum status run_stage_steps(struct course *c, struct error *err)
 {
     const struct stage *stage = c->stage;
     const struct options *o = stage->run->options;
     int64_t per_epoch = order_steps_per_epoch(&stage->run->order);
-    c->evaluated = !(o->eval_on_start && stage_steps_done(c) == 0);
+    c->evaluated = !(o->eval_on_start && stage_steps_done(c) == 0) && !evaluation_is_owed(c);
     TRY(evaluate(c, err));
+    if (c->meta.stage_done)
+        TRY(save(c, err));
     while (stage_steps_done(c) < stage->steps && !c->meta.stage_done) {
         struct server_step step;
         TRY(server_train_step(c->server, c->meta.step, &step, err));
         take_step(c, &step);
         TRY(watch_loss(c, &step, err));
         int64_t done = stage_steps_done(c);
-        if (due(o->eval_strategy, o->eval_steps, per_epoch, done, stage->steps) && (done >= o->eval_delay || done == stage->steps))
+        if (evaluation_is_due(stage, done, o))
             TRY(evaluate(c, err));
         int signals = server_take_signals(c->server);
         if (signals & SERVER_SIGNAL_SAVE || due(o->save_strategy, o->save_steps, per_epoch, done, stage->steps) || done == stage->steps ||

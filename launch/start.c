@@ -228,7 +228,7 @@ static enum status load(struct start *s, struct options *o, int workers, int ran
     if (*snapshot)
         TRY(take_over(s, o, *snapshot, err));
     else
-        s->meta = (struct snapshot_meta){.best_step = -1};
+        s->meta = (struct snapshot_meta){.best_step = -1, .evaluated = -1};
     if (o->ps.slots == 0)
         o->ps.slots = workers * o->gradient_accumulation_steps;
     s->slots = (int)o->ps.slots;

@@ -46,6 +46,7 @@ enum { SNAPSHOT_FORMAT = 1, SNAPSHOT_MAX_STATES = 4, SNAPSHOT_STRING_SIZE = 128 
     FIELD(STRING, best_metric, "metric that chooses the best snapshot; empty: none")            \
     FIELD(REAL, best_value, "best value so far")                                                \
     FIELD(INT, best_step, "step of the best value; -1: none yet")                               \
+    FIELD(INT, evaluated, "step of the last whole evaluation, plus 1; -1: none yet; 0: not known") \
     FIELD(INT, idle_evaluations, "evaluations in a row that brought no gain")                   \
     FIELD(INT, high_losses, "steps in a row whose loss was above loss_watchdog_threshold")      \
     FIELD(INT, stage, "stage in work, from 0")                                                  \
