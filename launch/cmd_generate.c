@@ -1,5 +1,4 @@
 /* `loar generate`: continues a prompt, or answers the questions of a rows file, thought first. */
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "launch/request.h"
 #include "launch/run.h"
 #include "launch/source.h"
+#include "launch/speech.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/infer/generate.h"
@@ -57,38 +57,21 @@ struct session {
     struct generation generation;
     struct generator *generator;
     struct arena arena;
-    enum span telling;  /* part that is being printed */
-    struct text blanks; /* white space that is printed only if more follows */
+    struct speech speech;
     struct votes votes;
     int64_t rows;
     struct score score;
 };
 
-/* Prints text as it comes; the parts are told apart by a heading, and white space round them is left out. */
+/* As it comes; raw text has no parts. */
 static void tell(void *context, enum span span, const char *bytes, size_t size)
 {
     struct session *s = context;
-    if (s->request->raw) {
-        fwrite(bytes, 1, size, stdout);
-        fflush(stdout);
+    if (!s->request->raw) {
+        speech_tell(&s->speech, span, bytes, size);
         return;
     }
-    if (s->telling != span)
-        text_clear(&s->blanks);
-    for (size_t i = 0; i < size; i++) {
-        bool blank = isspace((unsigned char)bytes[i]);
-        if (blank && s->telling == span)
-            text_append(&s->blanks, &bytes[i], 1);
-        if (blank)
-            continue;
-        if (s->telling != span)
-            printf("%s%s: ", s->telling == SPAN_PROMPT ? "" : "\n", span == SPAN_THOUGHT ? "thought" : "answer");
-        else if (s->blanks.size)
-            fwrite(s->blanks.data, 1, s->blanks.size, stdout);
-        s->telling = span;
-        text_clear(&s->blanks);
-        putchar(bytes[i]);
-    }
+    fwrite(bytes, 1, size, stdout);
     fflush(stdout);
 }
 
@@ -114,7 +97,7 @@ static enum status answer(struct session *s, const struct token_list *ids, uint6
                           struct error *err)
 {
     const struct generate_settings *settings = &s->generation.settings;
-    s->telling = SPAN_PROMPT;
+    speech_begin(&s->speech);
     TRY(vote_run(s->generator, settings, ids->ids, (int)ids->count, stream, print ? tell : NULL, s, out, &s->votes, err));
     if (!print)
         return STATUS_OK;
@@ -260,7 +243,7 @@ int cmd_generate(int argc, char **argv)
     struct error err = {0};
     struct request request;
     struct source source = {0};
-    struct session session = {.request = &request, .source = &source};
+    struct session session = {.request = &request, .source = &source, .speech = {.out = stdout}};
     struct threads *pool = NULL;
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         fputs(usage, argc < 2 ? stderr : stdout);
@@ -280,7 +263,7 @@ int cmd_generate(int argc, char **argv)
     generator_free(session.generator);
     generation_free(&session.generation);
     arena_free(&session.arena);
-    text_free(&session.blanks);
+    speech_free(&session.speech);
     votes_free(&session.votes);
     source_close(&source);
     threads_free(pool);
