@@ -510,7 +510,8 @@ static void put_next(struct report *report, const struct end_facts *f, const cha
         screen_command(&report->screen, "  %s report %s", loar.data, dir.data);
         if (report->board)
             put_board(report, f->output_dir);
-        screen_command(&report->screen, "  %s%s", resume.data, f->stopped ? "" : " --max_steps N");
+        if (f->stopped || !f->staged) /* a run whose stages are done has nowhere to go on to */
+            screen_command(&report->screen, "  %s%s", resume.data, f->stopped ? "" : " --max_steps N");
     }
     text_free(&loar);
     text_free(&dir);

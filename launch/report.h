@@ -146,6 +146,7 @@ struct end_facts {
     const char *best_metric; /* NULL or "": none */
     double best_value;
     int64_t best_step;
+    bool staged;          /* the run has stages */
     bool stands_for_best; /* commands that are given the run's folder take the best snapshot */
     const char *output_dir;
     const char *picture; /* of the losses, NULL: none */

@@ -265,6 +265,7 @@ void report_end(struct report *report, const struct start *start, const struct i
         .best_metric = meta->best_metric,
         .best_value = meta->best_value,
         .best_step = meta->best_step,
+        .staged = start->run.name,
         .stands_for_best = status == STATUS_OK && start->stages[start->run.n_stages - 1].run->options->load_best_model_at_end,
         .output_dir = start->run.options->output_dir,
         .invocation = invocation,
