@@ -22,7 +22,8 @@ static const struct {
 } known[] = {
     {"loss", "loss", false},           {"thought_loss", "loss of thoughts", false}, {"answer_loss", "loss of answers", false},
     {"accuracy", "accuracy", true},    {"exact_match", "exact match", true},        {"exact_match_flexible", "exact match, flexible", true},
-    {"f1", "macro F1", true},
+    {"f1", "macro F1", true},          {"answered_rows", "answered rows", false},   {"cut", "cut", true},
+    {"no_answer", "no answer", true},
 };
 enum { KNOWN = sizeof known / sizeof *known };
 
