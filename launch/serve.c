@@ -201,15 +201,15 @@ static void take_step(struct course *c, const struct server_step *step)
     c->window = (struct window){0};
 }
 
-/* Where the run was stopped in the middle of the evaluation of a step, so that the best and the end of a stage are found as they
- * would have been. */
+/* Before the first step of a stage, and where the run was stopped in the middle of an evaluation: so that the best and the end of
+ * a stage are found as they would have been. */
 static bool evaluation_is_owed(const struct course *c)
 {
-    const struct stage *stage = c->stage;
-    const struct options *o = stage->run->options;
+    const struct options *o = c->stage->run->options;
     int64_t done = stage_steps_done(c);
-    return c->start.resumed_from && c->meta.step == c->start.meta.step && done > 0 && c->meta.evaluated && c->meta.evaluated != c->meta.step + 1 &&
-           !c->meta.stage_done && evaluation_is_due(stage, done, o);
+    if (c->meta.evaluated == c->meta.step + 1 || c->meta.stage_done)
+        return false;
+    return done ? c->start.resumed_from && c->meta.evaluated && evaluation_is_due(c->stage, done, o) : o->eval_on_start;
 }
 
 /* The steps of the stage that are left. STATUS_STOPPED when asked to stop. */
@@ -218,7 +218,7 @@ static enum status run_stage_steps(struct course *c, struct error *err)
     const struct stage *stage = c->stage;
     const struct options *o = stage->run->options;
     int64_t per_epoch = order_steps_per_epoch(&stage->run->order);
-    c->evaluated = !(o->eval_on_start && stage_steps_done(c) == 0) && !evaluation_is_owed(c);
+    c->evaluated = !evaluation_is_owed(c);
     TRY(evaluate(c, err));
     if (c->meta.stage_done)
         TRY(save(c, err));
@@ -292,6 +292,7 @@ static enum status begin_stage(struct course *c, int number, struct error *err)
     c->meta.stage = number;
     c->meta.stage_step = c->meta.step;
     c->meta.stage_done = 0;
+    c->meta.evaluated = -1;
     c->meta.epoch = 0;
     c->meta.high_losses = 0;
     snprintf(c->meta.stage_name, sizeof c->meta.stage_name, "%.120s", entry ? entry->name : "");
