@@ -11,6 +11,7 @@
 #include "launch/commands.h"
 #include "launch/request.h"
 #include "launch/row_losses.h"
+#include "launch/speech.h"
 #include "launch/run.h"
 #include "worker/data/dataset.h"
 
@@ -59,10 +60,14 @@ static void show(const struct session *s, const struct answered *a)
 {
     const struct generated *g = &a->generated;
     printf("\nquestion: %s\n", a->question.size ? a->question.data : "");
+    struct speech speech = {.out = stdout};
+    speech_begin(&speech);
     if (g->thought.size)
-        printf("thought: %s\n", g->thought.data);
-    printf("answer: %s%s%s\n", g->answer.size ? g->answer.data : "", g->status == GENERATE_COMPLETE ? "" : "  ",
-           g->status == GENERATE_COMPLETE ? "" : generate_status_name(g->status));
+        speech_tell(&speech, SPAN_THOUGHT, g->thought.data, g->thought.size);
+    if (g->answer.size)
+        speech_tell(&speech, SPAN_ANSWER, g->answer.data, g->answer.size);
+    speech_end(&speech, g->status == GENERATE_COMPLETE ? NULL : generate_status_name(g->status));
+    speech_free(&speech);
     if (s->generation.settings.self_consistency > 1)
         printf("votes: %.0f %%\n", 100 * votes_share(&a->votes));
     printf("expected: %s  %s\n", a->expected.size ? a->expected.data : "",
