@@ -212,31 +212,36 @@ static bool evaluation_is_owed(const struct course *c)
     return done ? c->start.resumed_from && c->meta.evaluated && evaluation_is_due(c->stage, done, o) : o->eval_on_start;
 }
 
+/* Evaluation and snapshot behind a step, where they are due. STATUS_STOPPED when asked to stop. */
+static enum status finish_step(struct course *c, struct error *err)
+{
+    const struct stage *stage = c->stage;
+    const struct options *o = stage->run->options;
+    int64_t per_epoch = order_steps_per_epoch(&stage->run->order), done = stage_steps_done(c);
+    if (evaluation_is_due(stage, done, o))
+        TRY(evaluate(c, err));
+    int signals = server_take_signals(c->server);
+    if (signals & SERVER_SIGNAL_SAVE || due(o->save_strategy, o->save_steps, per_epoch, done, stage->steps) || done == stage->steps ||
+        c->meta.stage_done)
+        TRY(save(c, err));
+    saver_poll(c->saver, snapshot_done, c);
+    if (signals & SERVER_SIGNAL_STOP)
+        FAIL(err, STATUS_STOPPED, "asked to stop after step %lld", (long long)c->meta.step);
+    return STATUS_OK;
+}
+
 /* The steps of the stage that are left. STATUS_STOPPED when asked to stop. */
 static enum status run_stage_steps(struct course *c, struct error *err)
 {
     const struct stage *stage = c->stage;
-    const struct options *o = stage->run->options;
-    int64_t per_epoch = order_steps_per_epoch(&stage->run->order);
     c->evaluated = !evaluation_is_owed(c);
-    TRY(evaluate(c, err));
-    if (c->meta.stage_done)
-        TRY(save(c, err));
+    TRY(stage_steps_done(c) && !c->evaluated ? finish_step(c, err) : evaluate(c, err));
     while (stage_steps_done(c) < stage->steps && !c->meta.stage_done) {
         struct server_step step;
         TRY(server_train_step(c->server, c->meta.step, &step, err));
         take_step(c, &step);
         TRY(watch_loss(c, &step, err));
-        int64_t done = stage_steps_done(c);
-        if (evaluation_is_due(stage, done, o))
-            TRY(evaluate(c, err));
-        int signals = server_take_signals(c->server);
-        if (signals & SERVER_SIGNAL_SAVE || due(o->save_strategy, o->save_steps, per_epoch, done, stage->steps) || done == stage->steps ||
-            c->meta.stage_done)
-            TRY(save(c, err));
-        saver_poll(c->saver, snapshot_done, c);
-        if (signals & SERVER_SIGNAL_STOP)
-            FAIL(err, STATUS_STOPPED, "asked to stop after step %lld", (long long)c->meta.step);
+        TRY(finish_step(c, err));
     }
     return STATUS_OK;
 }
