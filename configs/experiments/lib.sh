@@ -1,0 +1,48 @@
+# What the experiments sft and together share: training once, scoring once, reading numbers. Sourced by their `run`, which sets
+# bin (folder of the programs), out (folder of the experiment) and threads. Must not know: any one experiment's arms.
+fail() { echo "$*" >&2; exit 3; }
+
+# Runs a run file's text, given on standard input, unless it has run already. What all runs share comes first.
+train() { # folder, overrides...
+    local run=$1
+    shift
+    [ ! -e "$run/done" ] || { cat >/dev/null; return 0; }
+    echo "$(date +%H:%M:%S) ${run#"$out/"}"
+    {
+        cat <<YAML
+output_dir: $run
+overwrite_output_dir: true
+threads: $threads
+save_strategy: "no"
+logging_steps: 25
+lr_scheduler_type: cosine_with_min_lr
+min_lr_rate: 0.1
+ps: {slots: 1}
+YAML
+        cat
+    } >"$run.yaml"
+    "$bin/worker" "$run.yaml" "$@" >"$run.log" 2>&1 || { tail -5 "$run.log" >&2; exit 4; }
+    touch "$run/done"
+}
+export_once() { # run, folder
+    [ -e "$2/config.json" ] || "$bin/loar" export "$1" "$2" >/dev/null || fail "cannot export $1"
+}
+score() { # run, rows, name of the score, options of loar eval...
+    local run=$1 rows=$2 json=$1/score-$3.json
+    shift 3
+    [ ! -s "$json" ] || return 0
+    "$bin/loar" eval --snapshot "$run" --file "$rows" --threads "$threads" --json "$json.tmp" "$@" >"$run.eval.log" 2>&1 ||
+        { tail -5 "$run.eval.log" >&2; exit 4; }
+    mv "$json.tmp" "$json"
+}
+number() { # file, key: the last number of the key; "-" where there is none
+    local found
+    found=$(grep -o "\"$2\": *[-0-9.e+]*" "$1" 2>/dev/null | tail -1 | sed 's/.*: *//')
+    echo "${found:--}"
+}
+first_number() { # file, key
+    local found
+    found=$(grep -o -m1 "\"$2\": *[-0-9.e+]*" "$1" 2>/dev/null | head -1 | sed 's/.*: *//')
+    echo "${found:--}"
+}
+percent() { awk -v x="$1" 'BEGIN { if (x == "-") print "-"; else printf "%.1f\n", 100 * x }'; }
