@@ -27,11 +27,12 @@ YAML
 export_once() { # run, folder
     [ -e "$2/config.json" ] || "$bin/loar" export "$1" "$2" >/dev/null || fail "cannot export $1"
 }
-score() { # run, rows, name of the score, options of loar eval...
-    local run=$1 rows=$2 json=$1/score-$3.json
+score() { # run or folder of a model, rows, name of the score, options of loar eval...
+    local run=$1 rows=$2 json=$1/score-$3.json of=--snapshot
     shift 3
     [ ! -s "$json" ] || return 0
-    "$bin/loar" eval --snapshot "$run" --file "$rows" --threads "$threads" --json "$json.tmp" "$@" >"$run.eval.log" 2>&1 ||
+    [ ! -e "$run/config.json" ] || of=--model
+    "$bin/loar" eval $of "$run" --file "$rows" --threads "$threads" --json "$json.tmp" "$@" >"$run.eval.log" 2>&1 ||
         { tail -5 "$run.eval.log" >&2; exit 4; }
     mv "$json.tmp" "$json"
 }
