@@ -21,7 +21,8 @@ ps: {slots: 1}
 YAML
         cat
     } >"$run.yaml"
-    "$bin/worker" "$run.yaml" "$@" >"$run.log" 2>&1 || { tail -5 "$run.log" >&2; exit 4; }
+    local TIMEFORMAT=%U # processor seconds, which other jobs on the machine hardly change
+    { time "$bin/worker" "$run.yaml" "$@" >"$run.log" 2>&1; } 2>"$run.cpu" || { tail -5 "$run.log" >&2; exit 4; }
     touch "$run/done"
 }
 export_once() { # run, folder
