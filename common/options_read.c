@@ -348,7 +348,10 @@ enum status option_apply(struct option_reader *reader, const char *key, const ch
     struct option_target target;
     enum status st = option_find_target(reader->options, key, true, &target, err);
     if (st == STATUS_USAGE) {
-        unknown_key(reader, source, key);
+        bool meant;
+        TRY(option_apply_in_stage(reader, key, value, source, &meant, err));
+        if (!meant)
+            unknown_key(reader, source, key);
         return STATUS_OK;
     }
     TRY(st);

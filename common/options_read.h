@@ -52,6 +52,10 @@ enum status option_read_stage_key(struct option_reader *reader, const char *key,
 /* Checks chat_template and reads its file into chat_template_text; in options_template.c. */
 enum status option_read_template(struct option_reader *reader, struct error *err);
 
+/* `stages.1.learning_rate`: a key of the run as a stage's own. *meant: it is one of these. */
+enum status option_apply_in_stage(struct option_reader *reader, const char *key, const char *value, const struct option_source *source,
+                                  bool *meant, struct error *err);
+
 /* STATUS_USAGE with the collected problems as one message that fits, if there are any. */
 enum status option_verdict(const struct option_reader *reader, struct error *err);
 

@@ -113,6 +113,41 @@ enum status option_read_stage_key(struct option_reader *reader, const char *key,
     return STATUS_OK;
 }
 
+/* Whether the list holds key=... */
+static bool gives(const struct string_list *set, const char *key)
+{
+    size_t size = strlen(key);
+    for (size_t i = 0; i < set->count; i++)
+        if (!strncmp(set->items[i], key, size) && set->items[i][size] == '=')
+            return true;
+    return false;
+}
+
+bool options_stage_gives(const struct options *options, size_t stage, const char *key)
+{
+    return stage < options->stages.count && gives(&options->stages.items[stage].set, key);
+}
+
+enum status option_apply_in_stage(struct option_reader *reader, const char *key, const char *value, const struct option_source *source,
+                                  bool *meant, struct error *err)
+{
+    unsigned long stage;
+    int used = 0;
+    *meant = sscanf(key, "stages.%lu.%n", &stage, &used) == 1 && used && stage < reader->options->stages.count &&
+             options_id(key + used) != OPTION_COUNT && may_change(options_id(key + used));
+    if (!*meant)
+        return STATUS_OK;
+    const struct option_row set_row = {.name = key, .kind = OPTION_KIND_STRINGS, .fallback = ""};
+    struct text pair = {0};
+    text_printf(&pair, "%s=%s", key + used, value);
+    enum status st = pair.failed ? error_set(err, STATUS_NOMEM, "no memory for the option %s", key)
+                                 : try_value(reader, key + used, value, source, err);
+    if (st == STATUS_OK) /* behind the file's own, which it wins over */
+        st = option_value_add(&set_row, &reader->options->stages.items[stage].set, pair.data, true, err);
+    text_free(&pair);
+    return st;
+}
+
 size_t options_stages(const struct options *options)
 {
     return options->stages.count ? options->stages.count : 1;

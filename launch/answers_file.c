@@ -1,5 +1,6 @@
 #include "launch/answers_file.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,10 +14,16 @@ struct writer {
     struct score *sum;
 };
 
+/* Without white space round the text, which says nothing. */
 static void put_member(struct text *out, const char *key, const struct text *value)
 {
+    size_t begin = 0, end = value->size;
+    while (begin < end && isspace((unsigned char)value->data[begin]))
+        begin++;
+    while (end > begin && isspace((unsigned char)value->data[end - 1]))
+        end--;
     text_printf(out, "%s\"%s\": ", out->size ? ", " : "{", key);
-    text_json_string(out, value->size ? value->data : "", value->size);
+    text_json_string(out, end > begin ? value->data + begin : "", end - begin);
 }
 
 void answers_file_line(const struct answered *a, struct text *out)

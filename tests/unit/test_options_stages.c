@@ -94,6 +94,27 @@ static void mistakes_have_a_place(void **state)
     options_free(&o);
 }
 
+static void stages_on_the_command_line(void **state)
+{
+    (void)state;
+    static const char text[] = HEAD SETS "learning_rate: 0.5\nstages: [{name: a, learning_rate: 0.25}, {name: b}]\n";
+    char *overrides[] = {"stages.0.learning_rate=0.125", "stages.1.loar.dense_steps=3", "stages.1.start_from=last"};
+    char *wrong[] = {"stages.0.learning_rate=fast", "stages.0.seed=3", "stages.2.learning_rate=1", "stages.1.lerning_rate=1"};
+    struct options stage;
+    assert_ok(options_parse_text(text, sizeof text - 1, "run.yaml", 3, overrides, &o, NULL, &err), &err);
+    assert_ok(options_of_stage(&o, 0, &stage, &err), &err);
+    assert_true(stage.learning_rate == 0.125);
+    options_free(&stage);
+    assert_ok(options_of_stage(&o, 1, &stage, &err), &err);
+    assert_true(stage.learning_rate == 0.5 && stage.loar.dense_steps == 3);
+    options_free(&stage);
+    assert_true(options_stage_gives(&o, 1, "loar.dense_steps") && !options_stage_gives(&o, 0, "loar.dense_steps"));
+    assert_false(options_stage_gives(&o, 1, "loar.dense"));
+    options_free(&o);
+    assert_refused(options_parse_text(text, sizeof text - 1, "run.yaml", 4, wrong, &o, NULL, &err), STATUS_USAGE, &err, "5 problems");
+    assert_non_null(strstr(err.text, "command line: learning_rate: found 'fast'"));
+}
+
 static void lines_read_back(void **state)
 {
     (void)state;
@@ -149,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_holds_in_a_stage),
         cmocka_unit_test(mistakes_have_a_place),
+        cmocka_unit_test(stages_on_the_command_line),
         cmocka_unit_test(lines_read_back),
         cmocka_unit_test(resume_keeps_what_it_must),
     };

@@ -72,7 +72,7 @@ static struct turn first_turn(const struct answerer *a, const struct row *row)
     turn.answer = span_end(row, turn.prompt, SPAN_THOUGHT);
     turn.n_answer = span_end(row, turn.answer, SPAN_ANSWER) - turn.answer;
     turn.thinks = turn.answer > turn.prompt;
-    if (turn.thinks && a->settings.n_open <= turn.answer - turn.prompt &&
+    if (turn.thinks && a->settings.n_open > 0 && a->settings.n_open <= turn.answer - turn.prompt &&
         !memcmp(row->tokens + turn.prompt, a->settings.open, (size_t)a->settings.n_open * sizeof *a->settings.open))
         turn.prompt += a->settings.n_open;
     return turn;
