@@ -14,7 +14,8 @@
 
 static enum status open_regular(const char *path, int *fd, size_t *size, struct error *err)
 {
-    int f = open(path, O_RDONLY | O_CLOEXEC);
+    /* Without O_NONBLOCK a pipe that nobody writes to would hold the program here; files do not mind. */
+    int f = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (f < 0)
         FAIL(err, errno == ENOMEM || errno == EMFILE ? STATUS_IO : STATUS_DATA, "cannot open '%s': %s", path,
              strerror(errno));

@@ -106,6 +106,20 @@ static bool takes_list(enum option_kind kind)
     return kind == OPTION_KIND_STRINGS || kind == OPTION_KIND_REALS;
 }
 
+static void unknown_key(struct option_reader *reader, const struct option_source *source, const char *key, const char *near)
+{
+    int in_stage = 0; /* an entry of a stage may hold most keys of the file */
+    (void)sscanf(key, "stages.%*u.%n", &in_stage);
+    if (!near)
+        near = option_nearest(key + in_stage);
+    option_problem(reader, source, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
+}
+
+void option_unknown_key(struct option_reader *reader, const struct option_source *source, const char *key)
+{
+    unknown_key(reader, source, key, NULL);
+}
+
 /* `entry_name`: "datasets.0."; `section`: what stands before the names of the map's keys, "" or "columns.". */
 static enum status read_entry(struct option_reader *reader, const struct option_entries *entries, char *entry, const char *entry_name,
                               const char *section, const struct yaml *map, const struct option_source *source, struct error *err)
@@ -127,8 +141,7 @@ static enum status read_entry(struct option_reader *reader, const struct option_
         } else if (row && *section && *(char **)(entry + row->offset)) { /* all keys of sections are texts */
             option_problem(reader, &at, key, "given twice, also as %s; keep one", row->name);
         } else if (!row) {
-            const char *near = option_entry_nearest(entries, name);
-            option_problem(reader, &at, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
+            unknown_key(reader, &at, key, option_entry_nearest(entries, name));
         } else if (takes_list(row->kind) && yaml_kind(e) == YAML_KIND_LIST) {
             TRY(read_elements(reader, row, key, entry + row->offset, e, &at, err));
         } else if (yaml_kind(e) != YAML_KIND_SCALAR) {
@@ -212,12 +225,6 @@ static enum status read_value(struct option_reader *reader, const struct option_
 
 /* ---- the file ---- */
 
-static void unknown_key(struct option_reader *reader, const struct option_source *source, const char *key)
-{
-    const char *near = option_nearest(key);
-    option_problem(reader, source, key, near ? "unknown key; did you mean '%s'?" : "unknown key; worker --help lists all", near);
-}
-
 /* Remembers where a key came from and says so when it had another name. */
 static void record(struct option_reader *reader, const struct option_target *target, const struct option_source *source)
 {
@@ -255,7 +262,7 @@ static enum status read_map(struct option_reader *reader, const struct yaml *map
         if (st != STATUS_OK && st != STATUS_USAGE)
             return st;
         if (st == STATUS_USAGE) {
-            unknown_key(reader, &at, key);
+            option_unknown_key(reader, &at, key);
             continue;
         }
         const struct option_source *earlier = &reader->options->sources[target.id];
@@ -351,7 +358,7 @@ enum status option_apply(struct option_reader *reader, const char *key, const ch
         bool meant;
         TRY(option_apply_in_stage(reader, key, value, source, &meant, err));
         if (!meant)
-            unknown_key(reader, source, key);
+            option_unknown_key(reader, source, key);
         return STATUS_OK;
     }
     TRY(st);

@@ -21,6 +21,8 @@ struct option_reader {
 /* Adds "<where>: <key>: <what>", where the place is that of `source`. */
 void option_problem(struct option_reader *reader, const struct option_source *source, const char *key, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* The problem "unknown key", with the nearest name there is. */
+void option_unknown_key(struct option_reader *reader, const struct option_source *source, const char *key);
 void option_note(struct option_reader *reader, const struct option_source *source, const char *key, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 

@@ -64,7 +64,7 @@ static enum status add_key(struct option_reader *reader, const char *key, const 
 {
     enum option_id id = options_id(key);
     if (id == OPTION_COUNT) {
-        option_problem(reader, source, key, "unknown key; worker --help lists all");
+        option_unknown_key(reader, source, key);
         return STATUS_OK;
     }
     if (!may_change(id)) {

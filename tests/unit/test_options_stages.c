@@ -113,6 +113,7 @@ static void stages_on_the_command_line(void **state)
     options_free(&o);
     assert_refused(options_parse_text(text, sizeof text - 1, "run.yaml", 4, wrong, &o, NULL, &err), STATUS_USAGE, &err, "5 problems");
     assert_non_null(strstr(err.text, "command line: learning_rate: found 'fast'"));
+    assert_non_null(strstr(err.text, "did you mean 'learning_rate'?"));
 }
 
 static void lines_read_back(void **state)
