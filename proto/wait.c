@@ -10,7 +10,7 @@ enum { NOTICE_MS = 10000, WHO_SIZE = 512 };
 void wait_begin(struct wait *wait, const char *what, int64_t limit_ms, wait_describe_fn *describe, void *context)
 {
     int64_t now = time_ms();
-    *wait = (struct wait){what, limit_ms, describe, context, now, now, now + NOTICE_MS};
+    *wait = (struct wait){what, limit_ms, describe, context, now, now, now, now + NOTICE_MS};
 }
 
 void wait_heard(struct wait *wait)
@@ -30,6 +30,9 @@ enum status wait_check(struct wait *wait, struct error *err)
 {
     char text[WHO_SIZE];
     int64_t now = time_ms();
+    if (now - wait->looked_ms > TIME_ASLEEP_MS)
+        wait->heard_ms += now - wait->looked_ms;
+    wait->looked_ms = now;
     if (now - wait->heard_ms > wait->limit_ms)
         FAIL(err, STATUS_TIMEOUT, "no sign of life for %.1f s while waiting for %s from %s; if it was only slow, allow more time",
              (double)(now - wait->heard_ms) / 1e3, wait->what, who(wait, text));

@@ -16,14 +16,15 @@ struct wait {
     int64_t limit_ms; /* without a sign of life */
     wait_describe_fn *describe;
     void *context;
-    int64_t began_ms, heard_ms, notice_ms;
+    int64_t began_ms, heard_ms, looked_ms, notice_ms;
 };
 
 /* describe may be NULL where `what` says it all. */
 void wait_begin(struct wait *wait, const char *what, int64_t limit_ms, wait_describe_fn *describe, void *context);
 /* The one who is awaited gave a sign of life: the deadline moves on. */
 void wait_heard(struct wait *wait);
-/* To be called on every turn of a loop that waits. STATUS_TIMEOUT, naming whom, once limit_ms have passed in silence. */
+/* To be called on every turn of a loop that waits. STATUS_TIMEOUT, naming whom, once limit_ms have passed in silence; time
+ * in which the process itself was suspended does not count. */
 enum status wait_check(struct wait *wait, struct error *err);
 
 #endif

@@ -192,6 +192,18 @@ static enum status turn(struct server *s, bool *active, bool *busy, struct error
     return STATUS_OK;
 }
 
+/* After a time in which the server itself stood still, patience with everybody begins anew. */
+static void forgive(struct server *s, int64_t *began, int64_t *looked)
+{
+    int64_t now = time_ms();
+    if (now - *looked > TIME_ASLEEP_MS) {
+        for (int w = 0; w < s->workers; w++)
+            session_touch(&s->sessions[w], now);
+        *began = now;
+    }
+    *looked = now;
+}
+
 /* Says every ten seconds for whom the server waits; past the deadline it gives up. */
 static enum status watch(struct server *s, int worker, const char *what, int64_t began, int64_t *notice, struct error *err)
 {
@@ -219,7 +231,7 @@ static enum status watch(struct server *s, int worker, const char *what, int64_t
 enum status server_wait(struct server *s, bool (*ready)(const struct server *), int (*waits_for)(const struct server *),
                         const char *what, bool finish, struct error *err)
 {
-    int64_t began = time_ms(), notice = began + NOTICE_MS;
+    int64_t began = time_ms(), looked = began, notice = began + NOTICE_MS;
     for (;;) {
         bool active, busy;
         TRY(turn(s, &active, &busy, err));
@@ -227,6 +239,7 @@ enum status server_wait(struct server *s, bool (*ready)(const struct server *), 
             return STATUS_OK;
         if (!finish && s->signals & SERVER_SIGNAL_STOP)
             FAIL(err, STATUS_STOPPED, "asked to stop while waiting for %s", what);
+        forgive(s, &began, &looked);
         if (active)
             continue;
         TRY(watch(s, waits_for ? waits_for(s) : -1, what, began, &notice, err));
