@@ -235,7 +235,7 @@ static const char staged[] =
     " \"learning_rate\": 0.001, \"grad_norm\": null, \"slowest_rank\": 2, \"slowest_lag_ms\": 30, \"median_lag_ms\": 10, \"imbalance\": 1.5,"
     " \"active_heads\": 0.5}\n"
     "{\"step\": 10, \"eval_loss\": 2.5, \"eval_a_loss\": 2, \"eval_a_b_loss\": 3, \"eval_a_exact_match\": 0.25, \"eval_a_b_f1\": 0.5,"
-    " \"eval_a_cut\": 7, \"eval_thought_loss\": 1, \"eval_runtime_s\": 1, \"active_heads\": 0.25, \"stage\": \"short\"}\n"
+    " \"eval_a_cut\": 0.125, \"eval_a_odd\": 7, \"eval_thought_loss\": 1, \"eval_runtime_s\": 1, \"active_heads\": 0.25, \"stage\": \"short\"}\n"
     "{\"step\": 10, \"sample\": {\"set\": \"a\", \"prompt\": \"P\", \"thought\": \"T1\", \"answer\": \"A\", \"expected\": \"E\", \"right\": true,"
     " \"status\": \"complete\"}}\n"
     "{\"step\": 10, \"stage\": \"long\", \"begins\": true}\n"
@@ -299,7 +299,8 @@ static void page_of_a_staged_run(void **state)
         "<th>tokens</th><td></td><td>50</td>", "40 s, by its first line", "eval_loss 1.5 at step 20", "step-00000020.h5",
         "Training loss", "Evaluation loss", "Exact match", "Macro F1", "Learning rate", "<li><svg class=\"key\"",
         "<tr><th>a</th><td>short</td><td class=\"n\">10</td><td class=\"n\">2</td>", "<td class=\"n\">25.0&#8239;%</td>",
-        "<tr><th>a_b</th><td>long</td>", "<th>cut</th>", "<td class=\"n\">7</td>", ">long</text>", ">short</text>", "layer 1, head 0: 0.25",
+        "<tr><th>a_b</th><td>long</td>", "<th>cut</th>", "<td class=\"n\">12.5&#8239;%</td>", "<th>odd</th>", "<td class=\"n\">7</td>",
+        ">long</text>", ">short</text>", "layer 1, head 0: 0.25",
         "The map of odd cannot be drawn here", "Share of heads that ran", ">T2</dd>", "1 earlier", ">T1</dd>", ">right</span>", ">wrong</span>",
         ">cut</span>", "<th>2</th><td class=\"n\">1</td><td class=\"n\">20</td>", "mean of all: 1.5", "note two", "step 20: careful",
         "seed: 1 # &lt;x&gt;", "All options",
