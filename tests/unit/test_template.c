@@ -549,6 +549,24 @@ static void roles_that_cannot_be_written_are_refused(void **state)
     tokenizer_free(t);
 }
 
+static void a_doubled_start_is_refused(void **state)
+{
+    (void)state;
+    struct tokenizer *t = demo_open();
+    struct message m[] = {message(ROLE_USER, "Q", NULL, false), message(ROLE_ASSISTANT, "A", NULL, true)};
+    struct conversation c = {.messages = m, .count = 2, .weight = 1};
+    struct row row;
+    struct error err;
+    struct chat_template *made = make(&(struct template_settings){
+        .name = "x.yaml", .text = "tokens: [\"" BOS "\"]\nuser: {prefix: \"" BOS "\"}\nassistant: {}\n"});
+    assert_refused(template_encode(made, t, &c, &row, &err), STATUS_DATA, &err, "chat_template 'x' begins a row with the start token twice");
+    template_free(made);
+    expect_made_row(t, &(struct template_settings){
+        .name = "x.yaml", .text = "bos: \"\"\ntokens: [\"" BOS "\"]\nuser: {prefix: \"" BOS "\"}\nassistant: {}\n"}, m, 2,
+        "{" BOS "Q}[A]<" EOS ">");
+    tokenizer_free(t);
+}
+
 static void settings_of_a_run(void **state)
 {
     (void)state;
@@ -678,7 +696,8 @@ int main(void)
         cmocka_unit_test(closing_ids_are_those_of_rows), cmocka_unit_test(published_vectors),
         cmocka_unit_test(what_is_missing_is_named), cmocka_unit_test(plain_text_has_no_marks), cmocka_unit_test(options_know_the_names), cmocka_unit_test(memory_may_run_out),
         cmocka_unit_test(files_declare_templates), cmocka_unit_test(declarations_read_back), cmocka_unit_test(bad_declarations_are_explained),
-        cmocka_unit_test(roles_that_cannot_be_written_are_refused), cmocka_unit_test(settings_of_a_run), cmocka_unit_test(stretches_of_settings),
+        cmocka_unit_test(roles_that_cannot_be_written_are_refused),
+        cmocka_unit_test(a_doubled_start_is_refused), cmocka_unit_test(settings_of_a_run), cmocka_unit_test(stretches_of_settings),
         cmocka_unit_test(prompts_follow_the_settings), cmocka_unit_test(making_may_run_out_of_memory)};
     long live = mem_live();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -347,6 +347,10 @@ static enum status finish(struct writer *w, enum status st, float weight, struct
         st = border(w);
     if (st == STATUS_OK && (!w->ids.count || w->ids.count > INT_MAX))
         st = error_set(w->err, STATUS_DATA, "a row must have 1 to %d tokens, found %zu", INT_MAX, w->ids.count);
+    int32_t bos = bos_of(w->t, w->tokenizer);
+    if (st == STATUS_OK && w->ids.count > 1 && bos >= 0 && w->ids.ids[0] == bos && w->ids.ids[1] == bos)
+        st = error_set(w->err, STATUS_DATA, "chat_template '%s' begins a row with the start token twice; give it as bos or in a prefix, "
+                       "not in both", w->t->name);
     if (st == STATUS_OK) {
         *out = (struct row){.tokens = w->ids.ids, .spans = w->spans, .n_tokens = (int)w->ids.count, .weight = weight,
                             .stretches = w->stretches, .n_stretches = w->n_stretches};
