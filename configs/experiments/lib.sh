@@ -1,5 +1,5 @@
-# What the experiments sft and together share: training once, scoring once, reading numbers. Sourced by their `run`, which sets
-# bin (folder of the programs), out (folder of the experiment) and threads. Must not know: any one experiment's arms.
+# What the experiments cot, sft and together share: training once, scoring once, reading numbers. Sourced by their `run`, which
+# sets bin (folder of the programs), out (folder of the experiment) and threads. Must not know: any one experiment's arms.
 fail() { echo "$*" >&2; exit 3; }
 
 # Runs a run file's text, given on standard input, unless it has run already. What all runs share comes first.
