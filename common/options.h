@@ -124,8 +124,6 @@ void options_free(struct options *options);
 
 /* Stages of a run: the entries of `stages`, or the run as one stage where it has none. */
 size_t options_stages(const struct options *options);
-/* Whether the stage's own entry gives the key. */
-bool options_stage_gives(const struct options *options, size_t stage, const char *key);
 /* The options as they hold in a stage: those of the run with the stage's own in their place, without the list of stages. */
 enum status options_of_stage(const struct options *options, size_t stage, struct options *out, struct error *err);
 

@@ -113,21 +113,6 @@ enum status option_read_stage_key(struct option_reader *reader, const char *key,
     return STATUS_OK;
 }
 
-/* Whether the list holds key=... */
-static bool gives(const struct string_list *set, const char *key)
-{
-    size_t size = strlen(key);
-    for (size_t i = 0; i < set->count; i++)
-        if (!strncmp(set->items[i], key, size) && set->items[i][size] == '=')
-            return true;
-    return false;
-}
-
-bool options_stage_gives(const struct options *options, size_t stage, const char *key)
-{
-    return stage < options->stages.count && gives(&options->stages.items[stage].set, key);
-}
-
 enum status option_apply_in_stage(struct option_reader *reader, const char *key, const char *value, const struct option_source *source,
                                   bool *meant, struct error *err)
 {
@@ -173,9 +158,14 @@ static enum status copy_base(const struct options *from, struct options *out, st
 }
 
 /* `reader` collects what is wrong with values. */
-static enum status apply_stage(struct option_reader *reader, const struct stage_options *stage, const struct option_source *source,
-                               struct error *err)
+static enum status apply_stage(struct option_reader *reader, const struct options *all, size_t index, struct error *err)
 {
+    const struct stage_options *stage = &all->stages.items[index];
+    const struct option_source *source = &all->sources[OPTION_stages];
+    if (index) { /* routing is let in once: a later stage goes on with what it found, unless its own entry says otherwise */
+        reader->options->loar.dense_steps = 0;
+        reader->options->loar.anneal_share = -1;
+    }
     for (size_t i = 0; i < stage->set.count; i++) {
         const char *pair = stage->set.items[i], *equals = strchr(pair, '=');
         char key[128];
@@ -199,7 +189,7 @@ enum status options_of_stage(const struct options *options, size_t stage, struct
     if (!options->stages.count)
         return STATUS_OK;
     struct option_reader reader = {.options = out, .name = options->file ? options->file : "options"};
-    enum status st = apply_stage(&reader, &options->stages.items[stage], &options->sources[OPTION_stages], err);
+    enum status st = apply_stage(&reader, options, stage, err);
     if (st == STATUS_OK)
         st = option_complete(out, err);
     if (st == STATUS_OK)
@@ -234,7 +224,7 @@ static enum status check_stage(struct option_reader *reader, size_t stage, struc
     memcpy(inner.bad, reader->bad, sizeof inner.bad);
     enum status st = STATUS_OK;
     if (o->stages.count)
-        st = apply_stage(&inner, &o->stages.items[stage], &o->sources[OPTION_stages], err);
+        st = apply_stage(&inner, o, stage, err);
     if (st == STATUS_OK)
         st = option_complete(&held, err);
     if (st == STATUS_OK && stage + 1 < o->stages.count && !strcmp(o->stages.items[stage + 1].start_from, "best") &&

@@ -310,14 +310,8 @@ void run_free(struct run *run)
 static enum status plan_stage(struct run *run, int slots, struct error *err)
 {
     TRY(sift_order(run, slots, err));
-    /* Routing is let in once: a later stage goes on with what it found, unless its own entry says otherwise. */
     bool learnt = run->loar_taken_over || (run->loar && run->stage > 0);
-    struct options o = *run->options;
-    if (run->stage > 0 && !options_stage_gives(run->all, (size_t)run->stage, "loar.dense_steps"))
-        o.loar.dense_steps = 0;
-    if (run->stage > 0 && !options_stage_gives(run->all, (size_t)run->stage, "loar.anneal_share"))
-        o.loar.anneal_share = -1;
-    return loar_block_schedule(&o, learnt, run_steps(run), &run->routing, err);
+    return loar_block_schedule(run->options, learnt, run_steps(run), &run->routing, err);
 }
 
 enum status run_plan(struct run *run, int slots, struct error *err)
