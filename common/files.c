@@ -226,3 +226,20 @@ char *path_join(const char *dir, const char *name)
     text_printf(&path, "%s/%s", dir, name);
     return path.failed ? NULL : path.data;
 }
+
+enum status file_replace_in(const char *dir, const char *name, const void *data, size_t size, struct error *err)
+{
+    char *path = path_join(dir, name);
+    if (!path)
+        FAIL(err, STATUS_NOMEM, "no memory to write '%s' in '%s'", name, dir);
+    enum status st = file_replace(path, data, size, err);
+    mem_free(path);
+    return st;
+}
+
+void file_remove_in(const char *dir, const char *name)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path)
+        unlink(path);
+}

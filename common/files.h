@@ -36,6 +36,10 @@ enum status file_publish(const char *temporary, const char *path, struct error *
 void file_forget(const char *path);
 
 bool file_exists(const char *path);
+/* file_replace of dir/name. */
+enum status file_replace_in(const char *dir, const char *name, const void *data, size_t size, struct error *err);
+/* Removes dir/name if it is there. */
+void file_remove_in(const char *dir, const char *name);
 /* By its ending, .yaml or .yml. */
 bool path_is_yaml(const char *path);
 bool folder_exists(const char *path);

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/files.h"
 #include "common/json.h"
@@ -274,16 +273,6 @@ static void put_config(struct text *out, const struct training *t, const struct 
     text_puts(out, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"init_lora_weights\": true,\n  \"inference_mode\": true\n}\n");
 }
 
-static enum status put_file(const char *dir, const char *name, const void *data, size_t size, struct error *err)
-{
-    char *path = path_in(dir, name, err);
-    if (!path)
-        return STATUS_NOMEM;
-    enum status st = file_replace(path, data, size, err);
-    mem_free(path);
-    return st;
-}
-
 static enum status write_weights(const char *dir, const struct params *table, const float *values, const struct export_options *options,
                                  struct error *err)
 {
@@ -312,20 +301,13 @@ static enum status write_weights(const char *dir, const struct params *table, co
     return st;
 }
 
-static void drop_file(const char *dir, const char *name)
-{
-    char path[4096];
-    if (snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path)
-        unlink(path);
-}
-
 static enum status write_folder(const char *dir, const struct text *config, const struct export_file *files, size_t n_files,
                                 const struct params *table, const float *values, const struct export_options *options, struct error *err)
 {
     TRY(write_weights(dir, table, values, options, err));
     for (size_t i = 0; i < n_files; i++)
-        TRY(put_file(dir, files[i].name, files[i].data, files[i].size, err));
-    return put_file(dir, config_name, config->data, config->size, err);
+        TRY(file_replace_in(dir, files[i].name, files[i].data, files[i].size, err));
+    return file_replace_in(dir, config_name, config->data, config->size, err);
 }
 
 /* An old configuration goes first and the new one comes last, so that half an adapter is never taken for one. */
@@ -339,11 +321,11 @@ enum status adapter_write(const char *dir, const struct training *training, cons
     put_config(&config, training, table, base);
     enum status st = config.failed ? error_set(err, STATUS_NOMEM, "no memory for " ADAPTER_CONFIG_FILE) : folder_make(dir, err);
     if (st == STATUS_OK) {
-        drop_file(dir, config_name);
-        drop_file(dir, MODEL_ROUTING_FILE);
+        file_remove_in(dir, config_name);
+        file_remove_in(dir, MODEL_ROUTING_FILE);
         st = write_folder(dir, &config, files, n_files, table, values, options, err);
         if (st != STATUS_OK) /* it is there when only flushing the folder failed */
-            drop_file(dir, config_name);
+            file_remove_in(dir, config_name);
     }
     text_free(&config);
     return st;

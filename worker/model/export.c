@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/files.h"
 #include "common/json.h"
@@ -101,23 +100,6 @@ static enum status write_shard(struct export *x, int shard, struct error *err)
     return st;
 }
 
-static enum status put_file(const char *dir, const char *name, const void *data, size_t size, struct error *err)
-{
-    char *path = path_join(dir, name);
-    if (!path)
-        FAIL(err, STATUS_NOMEM, "no memory to write '%s' in '%s'", name, dir);
-    enum status st = file_replace(path, data, size, err);
-    mem_free(path);
-    return st;
-}
-
-static void drop_file(const char *dir, const char *name)
-{
-    char path[4096];
-    if (snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path)
-        unlink(path);
-}
-
 static int by_name(const void *a, const void *b)
 {
     const struct param *const *x = a, *const *y = b;
@@ -150,7 +132,7 @@ static enum status write_index(const struct export *x, struct error *err)
     text_puts(&text, "\n  }\n}\n");
     mem_free(order);
     enum status st = text.failed ? error_set(err, STATUS_NOMEM, "no memory for the index in '%s'", x->dir)
-                                 : put_file(x->dir, index_name, text.data, text.size, err);
+                                 : file_replace_in(x->dir, index_name, text.data, text.size, err);
     text_free(&text);
     return st;
 }
@@ -268,7 +250,7 @@ static enum status prepare_folder(const struct export *x, struct error *err)
             FAIL(err, STATUS_USAGE, "the folder '%s' is not empty; name another one, or give --overwrite", x->dir);
     }
     TRY(folder_make(x->dir, err));
-    drop_file(x->dir, config_name);
+    file_remove_in(x->dir, config_name);
     return STATUS_OK;
 }
 
@@ -280,7 +262,7 @@ static enum status remove_stale(const struct export *x, const struct export_file
     for (size_t i = 0; i < n_files; i++)
         routed = routed || !strcmp(files[i].name, MODEL_ROUTING_FILE);
     if (!routed)
-        drop_file(x->dir, MODEL_ROUTING_FILE);
+        file_remove_in(x->dir, MODEL_ROUTING_FILE);
     DIR *dir = opendir(x->dir);
     if (!dir)
         FAIL(err, STATUS_IO, "cannot list the folder '%s': %s", x->dir, strerror(errno));
@@ -292,7 +274,7 @@ static enum status remove_stale(const struct export *x, const struct export_file
             ours = !strcmp(e->d_name, name);
         }
         if (!ours && model_export_owns(e->d_name))
-            drop_file(x->dir, e->d_name);
+            file_remove_in(x->dir, e->d_name);
     }
     closedir(dir);
     return STATUS_OK;
@@ -309,9 +291,9 @@ static enum status write_folder(struct export *x, const struct text *config, con
         TRY(remove_stale(x, files, n_files, err));
     for (; x->files_written < n_files; x->files_written++) {
         const struct export_file *file = &files[x->files_written];
-        TRY(put_file(x->dir, file->name, file->data, file->size, err));
+        TRY(file_replace_in(x->dir, file->name, file->data, file->size, err));
     }
-    return put_file(x->dir, config_name, config->data, config->size, err);
+    return file_replace_in(x->dir, config_name, config->data, config->size, err);
 }
 
 /* The file at which it stopped may be there too, when only flushing the folder failed. In a folder that was empty it is
@@ -322,12 +304,12 @@ static void remove_written(const struct export *x, const struct export_file *fil
     for (int i = 0; i < x->shards_written + unfinished && i < x->shards; i++) {
         char name[NAME_SIZE];
         shard_name(x, i, name);
-        drop_file(x->dir, name);
+        file_remove_in(x->dir, name);
     }
     for (size_t i = 0; i < x->files_written + (size_t)unfinished && i < n_files; i++)
-        drop_file(x->dir, files[i].name);
-    drop_file(x->dir, index_name);
-    drop_file(x->dir, config_name);
+        file_remove_in(x->dir, files[i].name);
+    file_remove_in(x->dir, index_name);
+    file_remove_in(x->dir, config_name);
 }
 
 enum status model_export(const char *dir, const char *config_json, size_t config_size, const struct export_file *files,
