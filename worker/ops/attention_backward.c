@@ -110,17 +110,24 @@ MULTIVERSION static void harden_row(float *restrict scores, float *restrict dwei
         scores[i] = dweights[i] = 0.0f;
 }
 
-/* The share of rows [first, first + rows) of a head and of one tile of keys in dq, dk and dv. */
-static void tile(const struct backward *b, int segment, int kv, const struct view *v, int first, int rows, int key, int columns,
-                 float *dq, float *scratch)
+/* Rows [first, last) of a head that meet one tile of keys. */
+struct meeting {
+    const struct backward *b;
+    const struct view *view;
+    int segment, kv, first, last, key, columns;
+    float *weights, *dscores, *dq; /* of row `first` on, TILE_KEYS apart; dq of the part */
+};
+
+/* Weights and gradients of the scores of one strip, and its share in dq. */
+static void strip_rows(const struct meeting *t, const struct strip *s)
 {
+    const struct backward *b = t->b;
     const struct attention *a = b->a;
-    const struct attention_segment *s = &a->segments[segment];
-    int c = a->head_dim;
-    int64_t k_row = (int64_t)a->kv_heads * c, k_at = (s->key_first + key) * k_row + (int64_t)kv * c;
-    int64_t packed = packed_at(a, PACK_ACROSS, segment, kv) + (int64_t)key * c, at = view_values(v, first);
-    float *weights = scratch, *dscores = scratch + TILE_VALUES, scale = 1.0f / sqrtf((float)c);
-    struct product scores = {.m = rows, .n = columns, .k = c, .a = b->q + at, .a_row = v->stride, .a_step = 1,
+    int c = a->head_dim, columns = s->to - s->from, key = t->key + s->from;
+    int64_t packed = packed_at(a, PACK_ACROSS, t->segment, t->kv) + (int64_t)key * c, at = view_values(t->view, s->first);
+    int64_t place = (int64_t)(s->first - t->first) * TILE_KEYS + s->from;
+    float *weights = t->weights + place, *dscores = t->dscores + place, scale = 1.0f / sqrtf((float)c);
+    struct product scores = {.m = s->end - s->first, .n = columns, .k = c, .a = b->q + at, .a_row = t->view->stride, .a_step = 1,
                              .b = b->packed_k + packed, .b_step = PANEL, .b_panel = (int64_t)PANEL * c, .c = weights,
                              .c_row = TILE_KEYS};
     product_run(&scores);
@@ -128,26 +135,57 @@ static void tile(const struct backward *b, int segment, int kv, const struct vie
     scores.b = b->packed_v + packed;
     scores.c = dscores;
     product_run(&scores);
-    for (int r = 0; r < rows; r++) {
-        struct sight see = sight_of(a, view_position(v, first + r), key, columns);
-        float *w = weights + r * TILE_KEYS, *d = dscores + r * TILE_KEYS;
-        int64_t stat = (at + r * v->stride) / c;
-        int end = larger(see.end, 0), begin = smaller(see.first, end);
-        harden_row(w, d, begin, end, columns, scale, b->lse[stat], b->delta[stat]);
-        for (int j = see.gap; j < see.gap_end; j++)
-            w[j] = d[j] = 0.0f;
+    for (int r = s->first; r < s->end; r++, weights += TILE_KEYS, dscores += TILE_KEYS) {
+        struct sight see = sight_of(a, view_position(t->view, r), t->key, t->columns);
+        int64_t stat = view_values(t->view, r) / c;
+        harden_row(weights, dscores, see.first - s->from, see.end - s->from, columns, scale, b->lse[stat], b->delta[stat]);
+        for (int j = see.gap - s->from; j < see.gap_end - s->from; j++)
+            weights[j] = dscores[j] = 0.0f;
     }
-    struct product keys = {.m = columns, .n = c, .k = rows, .a = weights, .a_row = 1, .a_step = TILE_KEYS, .b = b->dout + at,
-                           .b_step = v->stride, .b_panel = PANEL, .c = b->dv + k_at, .c_row = k_row, .add = true};
+    product_run(&(struct product){.m = s->end - s->first, .n = c, .k = columns, .a = t->dscores + place, .a_row = TILE_KEYS,
+                                  .a_step = 1, .b = b->along_k + packed_at(a, PACK_ALONG, t->segment, t->kv) + (int64_t)key * PANEL,
+                                  .b_step = PANEL, .b_panel = (int64_t)a->segments[t->segment].keys * PANEL, .c = t->dq + at,
+                                  .c_row = t->view->stride, .add = true});
+}
+
+/* The share of rows [first, last) in dk and dv of the `columns` keys from `column` of the tile. */
+static void strip_keys(const struct meeting *t, int first, int last, int column, int columns)
+{
+    const struct backward *b = t->b;
+    const struct attention *a = b->a;
+    int c = a->head_dim;
+    int64_t k_row = (int64_t)a->kv_heads * c, at = view_values(t->view, first);
+    int64_t k_at = (a->segments[t->segment].key_first + t->key + column) * k_row + (int64_t)t->kv * c;
+    int64_t place = (int64_t)(first - t->first) * TILE_KEYS + column;
+    struct product keys = {.m = columns, .n = c, .k = last - first, .a = t->weights + place, .a_row = 1, .a_step = TILE_KEYS,
+                           .b = b->dout + at, .b_step = t->view->stride, .b_panel = PANEL, .c = b->dv + k_at, .c_row = k_row,
+                           .add = true};
     product_run(&keys);
-    keys.a = dscores;
+    keys.a = t->dscores + place;
     keys.b = b->q + at;
     keys.c = b->dk + k_at;
     product_run(&keys);
-    product_run(&(struct product){.m = rows, .n = c, .k = columns, .a = dscores, .a_row = TILE_KEYS, .a_step = 1,
-                                  .b = b->along_k + packed_at(a, PACK_ALONG, segment, kv) + (int64_t)key * PANEL,
-                                  .b_step = PANEL, .b_panel = (int64_t)s->keys * PANEL, .c = dq + at, .c_row = v->stride,
-                                  .add = true});
+}
+
+static void meet(const struct meeting *t)
+{
+    const struct attention *a = t->b->a;
+    struct strip s = {0, t->first, 0, 0};
+    while (s.end < t->last) {
+        s = strip_of(a, t->view, s.end, t->last, t->key, t->columns);
+        strip_rows(t, &s);
+    }
+    if (s.first == t->first) { /* one strip holds all rows */
+        strip_keys(t, t->first, t->last, s.from, s.to - s.from);
+        return;
+    }
+    for (int j = 0; j < t->columns; j += STRIP_ROWS) {
+        int columns = smaller(STRIP_ROWS, t->columns - j), keys = a->segments[t->segment].keys;
+        int first = view_find(t->view, t->first, t->last, t->key + j);
+        int last = view_find(t->view, first, t->last, seen_until(a, keys, t->key + j, columns));
+        if (first < last)
+            strip_keys(t, first, last, j, columns);
+    }
 }
 
 static void clear_rows(float *x, int rows, int width, int64_t row)
@@ -195,12 +233,9 @@ static void backward_task(void *context, int task, int thread)
             struct view v = view_of(a, segment, head);
             int first = view_find(&v, 0, v.count, key);
             int last = view_find(&v, first, v.count, seen_until(a, s->keys, key, columns));
-            for (; first < last; first += TILE_QUERIES) {
-                int rows = smaller(TILE_QUERIES, last - first);
-                /* Near the diagonal the tile's last query may see only some of the keys. */
-                int seen = smaller(columns, view_position(&v, first + rows - 1) + 1 - key);
-                tile(b, segment, kv, &v, first, rows, key, seen, dq, scratch);
-            }
+            for (; first < last; first += TILE_QUERIES)
+                meet(&(struct meeting){b, &v, segment, kv, first, smaller(last, first + TILE_QUERIES), key, columns, scratch,
+                                       scratch + TILE_VALUES, dq});
         }
     }
 }

@@ -78,24 +78,44 @@ struct tile {
     float *scores, *largest, *sum;
 };
 
-/* Scores of rows [r, end) of the tile against the keys from `key`. */
-static void score(const struct tile *t, int r, int end, int key, int columns)
+/* Scores of rows [r, end) of the view against the `columns` keys from `key`. */
+static void score(const struct tile *t, int r, int end, int key, int columns, float *scores)
 {
     const struct attention *a = t->f->a;
     const struct attention_segment *s = &a->segments[t->segment];
     int c = a->head_dim;
-    const float *q = t->f->q + view_values(&t->view, t->first + r);
+    const float *q = t->f->q + view_values(&t->view, r);
     if (s->queries >= FEW_QUERIES) {
         const float *packed = t->f->packed_k + packed_at(a, PACK_ACROSS, t->segment, t->kv) + (int64_t)key * c;
         product_run(&(struct product){.m = end - r, .n = columns, .k = c, .a = q, .a_row = t->view.stride, .a_step = 1,
                                       .b = packed, .b_step = PANEL, .b_panel = (int64_t)PANEL * c,
-                                      .c = t->scores + r * TILE_KEYS, .c_row = TILE_KEYS});
+                                      .c = scores, .c_row = TILE_KEYS});
         return;
     }
     int64_t k_row = kv_distance(a);
     const float *k = t->f->k + kv_place(a, s->key_first + key, t->kv);
-    for (; r < end; r++, q += t->view.stride)
-        dot_rows(c, q, columns, k, k_row, t->scores + r * TILE_KEYS);
+    for (; r < end; r++, q += t->view.stride, scores += TILE_KEYS)
+        dot_rows(c, q, columns, k, k_row, scores);
+}
+
+/* Adds the values of the `columns` keys from `key`, weighed, to rows [r, end) of the output. */
+static void weigh(const struct tile *t, int r, int end, int key, int columns, const float *weights)
+{
+    const struct forward *f = t->f;
+    const struct attention *a = f->a;
+    const struct attention_segment *s = &a->segments[t->segment];
+    struct product p = {.m = end - r, .n = a->head_dim, .k = columns, .a = weights, .a_row = TILE_KEYS, .a_step = 1,
+                        .c = f->out + view_values(&t->view, r), .c_row = t->view.stride, .add = true};
+    if (s->queries >= FEW_QUERIES) {
+        p.b = f->packed_v + packed_at(a, PACK_ALONG, t->segment, t->kv) + (int64_t)key * PANEL;
+        p.b_step = PANEL;
+        p.b_panel = (int64_t)s->keys * PANEL;
+    } else {
+        p.b = f->v + kv_place(a, s->key_first + key, t->kv);
+        p.b_step = kv_distance(a);
+        p.b_panel = PANEL;
+    }
+    product_run(&p);
 }
 
 /* Keys [key, key + columns) for the rows of the tile that see any of them. */
@@ -103,39 +123,26 @@ static void key_tile(const struct tile *t, int key, int columns)
 {
     const struct forward *f = t->f;
     const struct attention *a = f->a;
-    const struct attention_segment *s = &a->segments[t->segment];
-    int c = a->head_dim, last = t->first + t->rows;
-    int r = view_find(&t->view, t->first, last, key) - t->first;
-    int end = view_find(&t->view, t->first + r, last, seen_until(a, s->keys, key, columns)) - t->first;
-    if (r == end)
-        return;
-    score(t, r, end, key, columns);
-    float scale = 1.0f / sqrtf((float)c), *out = f->out + view_values(&t->view, t->first);
-    for (int i = r; i < end; i++) {
-        float *row = t->scores + i * TILE_KEYS;
-        struct sight see = sight_of(a, view_position(&t->view, t->first + i), key, columns);
-        if (see.first >= see.end) {
-            memset(row, 0, (size_t)columns * sizeof *row);
-            continue;
+    int c = a->head_dim, keys = a->segments[t->segment].keys, last = t->first + t->rows;
+    int r = view_find(&t->view, t->first, last, key);
+    int end = view_find(&t->view, r, last, seen_until(a, keys, key, columns));
+    float scale = 1.0f / sqrtf((float)c);
+    while (r < end) {
+        struct strip s = strip_of(a, &t->view, r, end, key, columns);
+        score(t, r, s.end, key + s.from, s.to - s.from, t->scores);
+        float *row = t->scores;
+        for (; r < s.end; r++, row += TILE_KEYS) {
+            struct sight see = sight_of(a, view_position(&t->view, r), key, columns);
+            for (int j = see.gap; j < see.gap_end; j++)
+                row[j - s.from] = -INFINITY;
+            int stat = r - t->first;
+            float factor = soften_row(row, see.first - s.from, see.end - s.from, s.to - s.from, scale, &t->largest[stat],
+                                      &t->sum[stat]);
+            if (factor != 1.0f)
+                scale_row(c, factor, f->out + view_values(&t->view, r));
         }
-        for (int j = see.gap; j < see.gap_end; j++)
-            row[j] = -INFINITY;
-        float factor = soften_row(row, see.first, see.end, columns, scale, &t->largest[i], &t->sum[i]);
-        if (factor != 1.0f)
-            scale_row(c, factor, out + i * t->view.stride);
+        weigh(t, s.first, s.end, key + s.from, s.to - s.from, t->scores);
     }
-    struct product weighed = {.m = end - r, .n = c, .k = columns, .a = t->scores + r * TILE_KEYS, .a_row = TILE_KEYS, .a_step = 1,
-                              .c = out + r * t->view.stride, .c_row = t->view.stride, .add = true};
-    if (s->queries >= FEW_QUERIES) {
-        weighed.b = f->packed_v + packed_at(a, PACK_ALONG, t->segment, t->kv) + (int64_t)key * PANEL;
-        weighed.b_step = PANEL;
-        weighed.b_panel = (int64_t)s->keys * PANEL;
-    } else {
-        weighed.b_step = kv_distance(a);
-        weighed.b = f->v + kv_place(a, s->key_first + key, t->kv);
-        weighed.b_panel = PANEL;
-    }
-    product_run(&weighed);
 }
 
 static void query_tile(const struct tile *t)

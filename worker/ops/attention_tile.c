@@ -42,10 +42,30 @@ struct sight sight_of(const struct attention *a, int position, int key, int colu
     int sinks = larger(0, smaller(a->sinks - key, s.end));
     if (sinks == 0)
         s.first = begin;
+    else if (begin >= s.end)
+        s.end = sinks;
     else if (sinks < begin) {
         s.gap = sinks;
-        s.gap_end = smaller(begin, s.end);
+        s.gap_end = begin;
     }
+    return s;
+}
+
+struct strip strip_of(const struct attention *a, const struct view *v, int first, int last, int key, int columns)
+{
+    struct sight see = sight_of(a, view_position(v, first), key, columns);
+    struct sight behind = sight_of(a, view_position(v, last - 1), key, columns);
+    struct strip s = {first, last, see.first, see.end};
+    if (see.first != behind.first || see.end != behind.end || see.gap != behind.gap || see.gap_end != behind.gap_end) {
+        s.end = smaller(last, first + STRIP_ROWS);
+        for (int r = first + 1; r < s.end; r++) {
+            see = sight_of(a, view_position(v, r), key, columns);
+            s.from = smaller(s.from, see.first);
+            s.to = larger(s.to, see.end);
+        }
+    }
+    s.from = s.from / PANEL * PANEL;
+    s.to = smaller(columns, (s.to + STRIP_ROWS - 1) / STRIP_ROWS * STRIP_ROWS);
     return s;
 }
 

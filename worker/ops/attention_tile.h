@@ -63,6 +63,16 @@ struct sight {
 };
 struct sight sight_of(const struct attention *a, int position, int key, int columns);
 
+/* Rows [first, end) of a view and keys [from, to) of a tile that hold all these rows see of it. Where rows see alike, all are one
+ * strip; at the diagonal and at the edge of a window, where products over the whole tile would mostly meet zeros, STRIP_ROWS are.
+ * `from` is a multiple of PANEL; `to` of STRIP_ROWS, unless it is `columns`. */
+enum { STRIP_ROWS = 8 };
+struct strip {
+    int first, end, from, to;
+};
+/* The strip that begins at row `first` of [first, last), all of which see one of the keys or more. */
+struct strip strip_of(const struct attention *a, const struct view *v, int first, int last, int key, int columns);
+
 /* First key of the window of the query at `position`. */
 static inline int window_begin(const struct attention *a, int position)
 {

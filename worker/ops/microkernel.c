@@ -221,20 +221,38 @@ void product_run(const struct product *p)
     }
 }
 
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Four values of each of four rows, transposed. */
+static void transpose_4x4(const float *x, int64_t x_row, float *out)
+{
+    four r0 = *(const four *)x, r1 = *(const four *)(x + x_row), r2 = *(const four *)(x + 2 * x_row),
+         r3 = *(const four *)(x + 3 * x_row);
+    four low0 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), high0 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+    four low1 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5), high1 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+    *(four *)out = __builtin_shufflevector(low0, low1, 0, 1, 4, 5);
+    *(four *)(out + PANEL) = __builtin_shufflevector(low0, low1, 2, 3, 6, 7);
+    *(four *)(out + 2 * PANEL) = __builtin_shufflevector(high0, high1, 0, 1, 4, 5);
+    *(four *)(out + 3 * PANEL) = __builtin_shufflevector(high0, high1, 2, 3, 6, 7);
+}
+
 void panel_pack_transposed(int rows, int k, const float *x, int64_t x_row, float *out)
 {
     for (int first = 0; first < rows; first += PANEL, out += (int64_t)k * PANEL) {
-        int n = rows - first < PANEL ? rows - first : PANEL;
+        int n = rows - first < PANEL ? rows - first : PANEL, even = n / 4 * 4, i = 0;
         const float *from = x + first * x_row;
         if (n < PANEL)
             memset(out, 0, (size_t)k * PANEL * sizeof *out);
-        /* Blocks of 16 steps: a cache line of each row is read once while the panel's lines are written. */
-        for (int block = 0; block < k; block += 16) {
-            int end = k - block < 16 ? k : block + 16;
-            for (int j = 0; j < n; j++)
-                for (int i = block; i < end; i++)
-                    out[i * PANEL + j] = from[j * x_row + i];
+        for (; i + 4 <= k; i += 4) {
+            for (int j = 0; j < even; j += 4)
+                transpose_4x4(from + j * x_row + i, x_row, out + (int64_t)i * PANEL + j);
+            for (int j = even; j < n; j++)
+                for (int step = i; step < i + 4; step++)
+                    out[step * PANEL + j] = from[j * x_row + step];
         }
+        for (; i < k; i++)
+            for (int j = 0; j < n; j++)
+                out[i * PANEL + j] = from[j * x_row + i];
     }
 }
 
