@@ -11,37 +11,20 @@ that transformers saves must be read, scored and trained on here. Leaves with st
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 
-try:
+import judge
+from judge import SMALL, ask, expect, load, run, scores, write_json
+
+with judge.needed():
     import torch
     import transformers
     from tokenizers import Tokenizer
     from transformers.trainer_pt_utils import LabelSmoother
-except ImportError as reason:
-    print(f"skipped: {reason}")
-    sys.exit(77)
 
-transformers.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
+judge.hush()
 WORDS = {"bad": "awful poor nasty sad".split(), "middling": "table chair house road".split(), "good": "great fine lovely nice".split()}
-failures = 0
-
-
-def expect(truth, what):
-    global failures
-    if not truth:
-        failures += 1
-        print(f"  FAILED: {what}")
-
-
-def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, arguments))}: status {done.returncode}\n{done.stdout}")
-    return done.stdout
 
 
 def write_rows(path, count, seed):
@@ -55,24 +38,8 @@ def write_rows(path, count, seed):
     return rows
 
 
-def our_scores(program, folder, rows, base):
-    path = os.path.join(base, "ids.json")
-    with open(path, "w") as file:
-        json.dump(rows, file)
-    return torch.tensor([[float(x) for x in line.split()] for line in run(program, "--scores", folder, path).splitlines()])
-
-
-def their_scores(model, rows):
-    with torch.no_grad():
-        return torch.cat([model(input_ids=torch.tensor([r])).logits for r in rows])
-
-
-def load(folder):
-    model, info = transformers.AutoModelForSequenceClassification.from_pretrained(folder, torch_dtype=torch.float32,
-                                                                                  output_loading_info=True)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        expect(not list(info[kind]), f"{kind}: {list(info[kind])[:3]}")
-    return model.eval()
+def our_scores(program, folder, rows):
+    return torch.tensor([[float(x) for x in line.split()] for line in ask(program, "--scores", folder, rows).splitlines()])
 
 
 def eval_loss(worker, folder, base, smoothing):
@@ -88,27 +55,24 @@ def check(kind, tied, bindir, program, base):
     run(loar, "data", "make", "parity", "--rows", 4, "--length", 4, "--out", f"{base}/p.jsonl", "--tokenizer", f"{base}/tok")
     write_rows(f"{base}/train.jsonl", 120, 1)
     rows = write_rows(f"{base}/eval.jsonl", 37, 2)
-    with open(f"{base}/model.yaml", "w") as file:
-        json.dump({"model_type": kind, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-                   "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": tied}, file)
-    with open(f"{base}/run.yaml", "w") as file:
-        json.dump({"model_config": f"{base}/model.yaml", "tokenizer_name_or_path": f"{base}/tok", "output_dir": f"{base}/run",
-                   "task_type": "seq_cls", "datasets": [{"name": "mood", "path": f"{base}/train.jsonl"}],
-                   "eval_datasets": [{"name": "held", "path": f"{base}/eval.jsonl"}], "max_length": 64, "max_steps": 9,
-                   "learning_rate": 3e-3, "per_device_train_batch_size": 8, "eval_strategy": "steps", "eval_steps": 9,
-                   "ps": {"slots": 2}}, file)
+    write_json(f"{base}/model.yaml", SMALL | {"model_type": kind, "tie_word_embeddings": tied})
+    write_json(f"{base}/run.yaml", {
+        "model_config": f"{base}/model.yaml", "tokenizer_name_or_path": f"{base}/tok", "output_dir": f"{base}/run",
+        "task_type": "seq_cls", "datasets": [{"name": "mood", "path": f"{base}/train.jsonl"}],
+        "eval_datasets": [{"name": "held", "path": f"{base}/eval.jsonl"}], "max_length": 64, "max_steps": 9,
+        "learning_rate": 3e-3, "per_device_train_batch_size": 8, "eval_strategy": "steps", "eval_steps": 9, "ps": {"slots": 2}})
     run(worker, f"{base}/run.yaml")
     folder = f"{base}/out"
     run(loar, "export", f"{base}/run", folder)
 
-    model = load(folder)
+    model = load(folder, "AutoModelForSequenceClassification")
     names = sorted(WORDS)
     expect([model.config.id2label[i] for i in range(3)] == names, f"labels read as {model.config.id2label}")
     expect(model.config.num_labels == 3 and model.config.problem_type == "single_label_classification", "num_labels, problem_type")
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     ids = [[model.config.bos_token_id] + tokenizer.encode(r["text"], add_special_tokens=False).ids for r in rows]
-    theirs = their_scores(model, ids)
-    worst = (theirs - our_scores(program, folder, ids, base)).abs().max().item()
+    theirs = scores(model, ids)
+    worst = (theirs - our_scores(program, folder, ids)).abs().max().item()
     expect(worst <= 1e-4, f"scores differ by {worst:.2e}")
 
     labels = torch.tensor([names.index(r["label"]) for r in rows])
@@ -131,10 +95,10 @@ def check(kind, tied, bindir, program, base):
     model.save_pretrained(saved)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         os.link(f"{folder}/{name}", f"{saved}/{name}")
-    again = (their_scores(model, ids) - our_scores(program, saved, ids, base)).abs().max().item()
+    again = (scores(model, ids) - our_scores(program, saved, ids)).abs().max().item()
     expect(again <= 1e-4, f"scores of a folder that transformers saved differ by {again:.2e}")
     out = run(loar, "generate", "--model", saved, "--file", f"{base}/eval.jsonl", "--rows", 0, "--score", 37)
-    hits = (their_scores(model, ids).argmax(-1) == labels).sum().item()
+    hits = (scores(model, ids).argmax(-1) == labels).sum().item()
     expect(f"accuracy {hits} of 37" in out, f"generate says {out!r}, wanted {hits} of 37")
     text = run(worker, f"{base}/run.yaml", f"output_dir={base}/again", "model_config=", f"model_name_or_path={saved}", "max_steps=1")
     expect("begins anew" not in text, "the head of the folder is left out")
@@ -150,8 +114,7 @@ def main():
         print(kind, "tied" if tied else "")
         with tempfile.TemporaryDirectory() as base:
             check(kind, tied, bindir, program, base)
-    print("failures:", failures)
-    sys.exit(failures > 0)
+    judge.finish()
 
 
 main()

@@ -11,20 +11,18 @@ lie beside the weights, and a folder that transformers saves must be read. Leave
 """
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
-try:
+import judge
+from judge import expect, load, losses, our_losses, run, write_json
+
+with judge.needed():
     import torch
     import transformers
     from safetensors.torch import load_file
-except ImportError as reason:
-    print(f"skipped: {reason}")
-    sys.exit(77)
 
-transformers.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
+judge.hush()
 MODELS = "../shared/data/models"
 SCRATCH = {
     "llama": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -39,25 +37,6 @@ SCRATCH = {
     "qwen2": {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
               "vocab_size": 100, "rope_theta": 1e6, "rms_norm_eps": 1e-5},
 }
-failures = 0
-
-
-def expect(truth, what):
-    global failures
-    if not truth:
-        failures += 1
-        print(f"  FAILED: {what}")
-
-
-def load(folder, routers=False):
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        keys = list(info[kind])
-        if routers and kind == "unexpected_keys":
-            expect(keys, "no routers are left aside")
-            keys = [k for k in keys if not k.startswith("loar.")]
-        expect(not keys, f"{kind}: {keys[:3]}")
-    return model.eval()
 
 
 def rows_of(folder, vocab):
@@ -68,24 +47,9 @@ def rows_of(folder, vocab):
     return [r for r in rows if len(r) > 1] or [[(7 * i + 3) % vocab for i in range(20)]]
 
 
-def losses(model, rows):
-    with torch.no_grad():
-        return [model(input_ids=torch.tensor([r]), labels=torch.tensor([r])).loss.item() for r in rows]
-
-
-def run(*arguments):
-    return subprocess.run([str(a) for a in arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
 def largest_difference(some, others):
     expect(len(some) == len(others), f"{len(some)} losses, expected {len(others)}")
     return max(abs(a - b) / b for a, b in zip(some, others))
-
-
-def our_losses(program, folder, rows, out):
-    with open(out + ".rows.json", "w") as file:
-        json.dump(rows, file)
-    return [float(line) for line in run(program, "--loss", folder, out + ".rows.json").split()]
 
 
 def check_folder(program, folder, out):
@@ -105,7 +69,7 @@ def check_folder(program, folder, out):
         exported = losses(model, rows)
         worst = largest_difference(exported, wanted)
         expect(worst <= (0.05 if dtype == "bf16" and config.get("torch_dtype") != "bfloat16" else 0.0), f"loss differs by {worst:.2e}")
-        ours = largest_difference(our_losses(program, out, rows, out), exported)
+        ours = largest_difference(our_losses(program, out, rows), exported)
         expect(ours <= 1e-5, f"our loss on the exported folder differs by {ours:.2e}")
         files = sum(f.endswith(".safetensors") for f in os.listdir(out))
         print(f"  {dtype}, {files} file(s): {len(original)} tensors; {len(rows)} losses: original and export differ by "
@@ -120,8 +84,7 @@ def check_folder(program, folder, out):
 
 def check_scratch(program, title, config, out):
     path = out + ".json"
-    with open(path, "w") as file:
-        json.dump(config, file)
+    write_json(path, config)
     run(program, "--scratch", path, out)
     model, read = load(out), transformers.AutoConfig.from_pretrained(out)
     for key in ("hidden_size", "num_hidden_layers", "vocab_size", "tie_word_embeddings", "eos_token_id"):
@@ -156,8 +119,7 @@ def main():
         for title, config in SCRATCH.items():
             print("new", title)
             check_scratch(program, title, config, os.path.join(base, "new"))
-    print("failures:", failures)
-    sys.exit(failures > 0)
+    judge.finish()
 
 
 main()

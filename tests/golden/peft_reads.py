@@ -10,35 +10,21 @@ status 77 where torch, transformers or peft are missing.
 """
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import warnings
 
-try:
+import judge
+from judge import SMALL, expect, load, losses, our_losses, run, scores, write_json
+
+with judge.needed():
     import peft
     import torch
     import transformers
     from safetensors.torch import load_file
-except ImportError as reason:
-    print(f"skipped: {reason}")
-    sys.exit(77)
 
 warnings.simplefilter("ignore")
-transformers.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
-MODEL = """architectures: [{architecture}]
-model_type: {kind}
-hidden_size: 32
-intermediate_size: 80
-num_hidden_layers: 2
-num_attention_heads: 4
-num_key_value_heads: 2
-max_position_embeddings: 128
-rms_norm_eps: 1.0e-5
-rope_theta: 10000.0
-tie_word_embeddings: {tied}
-"""
+judge.hush()
 RUN = """{model}
 output_dir: {out}
 datasets:
@@ -59,38 +45,6 @@ VARIANTS = {
     "routed": "finetuning_type: lora\nlora_target: [q_proj, o_proj]\nloar:\n  layers: [{budget: 0.5}, {range: 0}]\n  granularity: token\n  features: token\n",
 }
 TOLERANCE = 1e-4
-failures = 0
-
-
-def expect(truth, what):
-    global failures
-    if not truth:
-        failures += 1
-        print(f"  FAILED: {what}")
-
-
-def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        print(done.stdout[-2000:])
-        raise SystemExit(f"{arguments[0]} left with status {done.returncode}")
-    return done.stdout
-
-
-def load(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
-
-
-def losses(model, rows):
-    with torch.no_grad():
-        return [model(input_ids=torch.tensor([r]), labels=torch.tensor([r])).loss.item() for r in rows]
-
-
-def our_losses(program, folder, rows, scratch):
-    path = os.path.join(scratch, "rows.json")
-    with open(path, "w") as file:
-        json.dump(rows, file)
-    return [float(line) for line in run(program, "--loss", folder, path).split()]
 
 
 def worst(some, others):
@@ -122,7 +76,7 @@ def check_ours(binaries, program, scratch, base, name, more, rows):
     expect(open(os.path.join(again, "model.safetensors"), "rb").read() == open(os.path.join(merged, "model.safetensors"), "rb").read(),
            "the adapters' folder merges into another model")
     wanted, plain = losses(model, rows), losses(load(base), rows)
-    beside = worst(wanted, our_losses(program, merged, rows, scratch))
+    beside = worst(wanted, our_losses(program, merged, rows))
     public = worst(wanted, losses(load(merged), rows))
     expect(worst(wanted, plain) > 10 * TOLERANCE, "the adapters do nothing")
     expect(beside <= TOLERANCE, f"losses of PEFT and our merged model differ by {beside:.1e}")
@@ -147,14 +101,9 @@ def check_theirs(binaries, program, scratch, base, rows):
     model.save_pretrained(adapter)
     run(os.path.join(binaries, "loar"), "export", adapter, merged, "--base", base)
     wanted = losses(model, rows)
-    apart = worst(wanted, our_losses(program, merged, rows, scratch))
+    apart = worst(wanted, our_losses(program, merged, rows))
     expect(apart <= TOLERANCE and worst(wanted, losses(load(base), rows)) > 100 * TOLERANCE, f"losses differ by {apart:.1e}")
     print(f"  adapters of PEFT: losses differ by {apart:.1e}")
-
-
-def scores(model, rows):
-    with torch.no_grad():
-        return torch.cat([model(input_ids=torch.tensor([r])).logits for r in rows])
 
 
 def check_classes(binaries, scratch, base, rows):
@@ -182,14 +131,13 @@ def check_classes(binaries, scratch, base, rows):
 
 def main():
     binaries, program = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-    for kind, architecture, tied in (("llama", "LlamaForCausalLM", False), ("qwen2", "Qwen2ForCausalLM", False), ("llama", "LlamaForCausalLM", True)):
+    for kind, tied in (("llama", False), ("qwen2", False), ("llama", True)):
         with tempfile.TemporaryDirectory() as scratch:
             print(kind)
             loar, data = os.path.join(binaries, "loar"), os.path.join(scratch, "data")
             run(loar, "data", "make", "parity", "--rows", 100, "--seed", 1, "--length", 8, "--out", data + "/train.jsonl", "--tokenizer",
                 data + "/tokenizer")
-            with open(os.path.join(scratch, "model.yaml"), "w") as to:
-                to.write(MODEL.format(kind=kind, architecture=architecture, tied=str(tied).lower()))
+            write_json(os.path.join(scratch, "model.yaml"), SMALL | {"model_type": kind, "tie_word_embeddings": tied})
             first = train(binaries, scratch, "base", f"model_config: {scratch}/model.yaml\ntokenizer_name_or_path: {data}/tokenizer", "")
             base = first + ".model"
             run(loar, "export", first, base)
@@ -201,9 +149,7 @@ def main():
                 continue
             check_theirs(binaries, program, scratch, base, rows)
             check_classes(binaries, scratch, base, rows)
-    print(f"{failures} failed" if failures else "all good")
-    return 1 if failures else 0
+    judge.finish()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main()

@@ -17,28 +17,16 @@ import sys
 import tempfile
 import time
 
-try:
+import judge
+from judge import SMALL, expect, run, write_json
+
+with judge.needed():
     import numpy
     import PIL.Image
     import tensorboard
     from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
-except ImportError as reason:
-    print(f"skipped: {reason}")
-    sys.exit(77)
 
 STOPS = ((0xf7, 0xfb, 0xff), (0x6b, 0xae, 0xd6), (0x08, 0x30, 0x6b))
-MODEL = """architectures: [LlamaForCausalLM]
-model_type: llama
-hidden_size: 32
-intermediate_size: 48
-num_hidden_layers: 3
-num_attention_heads: 4
-num_key_value_heads: 2
-max_position_embeddings: 128
-rms_norm_eps: 1.0e-5
-rope_theta: 10000.0
-tie_word_embeddings: false
-"""
 RUN = """# a comment that stays
 model_config: {base}/model.yaml
 tokenizer_name_or_path: {base}/tokenizer
@@ -67,25 +55,16 @@ loar:
   policy: topk
   anneal_share: 0
 """
-failures = 0
-
-
-def expect(truth, what):
-    global failures
-    if not truth:
-        failures += 1
-        print(f"  FAILED: {what}")
 
 
 def make(bin_dir, base):
     def data(*arguments):
-        subprocess.run([f"{bin_dir}/loar", "data", "make", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+        run(f"{bin_dir}/loar", "data", "make", *arguments)
 
     data("parity", "--rows", 200, "--length", 8, "--out", f"{base}/parity.jsonl", "--tokenizer", f"{base}/tokenizer")
     data("parity", "--rows", 20, "--length", 8, "--split", "eval", "--out", f"{base}/eval.jsonl")
     data("modchain", "--ops", 3, "--rows", 200, "--out", f"{base}/sums.jsonl")
-    with open(f"{base}/model.yaml", "w") as file:
-        file.write(MODEL)
+    write_json(f"{base}/model.yaml", SMALL | {"num_hidden_layers": 3})
     with open(f"{base}/run.yaml", "w") as file:
         file.write(RUN.format(base=base))
 
@@ -234,8 +213,7 @@ def main():
         check("resumed at step 6 of 12, up to step 10", base, lines_of(base), 2)
         kill_in_the_middle(bin_dir, base)
         check("begun anew and killed", base, lines_of_whole(base)[:-1], 3, complete=False)
-    print("failures:", failures)
-    sys.exit(failures > 0)
+    judge.finish()
 
 
 main()
