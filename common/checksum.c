@@ -8,10 +8,10 @@
 #include <xxh_x86dispatch.h> /* the same values by the widest vectors of this CPU, about twice as fast */
 #endif
 
-uint32_t crc32c(const void *data, size_t size)
+uint32_t crc32c_more(uint32_t before, const void *data, size_t size)
 {
     /* isa-l takes int lengths and leaves the final inversion to the caller. */
-    uint32_t crc = 0xFFFFFFFFu;
+    uint32_t crc = before ^ 0xFFFFFFFFu;
     const unsigned char *at = data;
     while (size) {
         size_t part = size < (1u << 30) ? size : 1u << 30;
@@ -20,6 +20,11 @@ uint32_t crc32c(const void *data, size_t size)
         size -= part;
     }
     return crc ^ 0xFFFFFFFFu;
+}
+
+uint32_t crc32c(const void *data, size_t size)
+{
+    return crc32c_more(0, data, size);
 }
 
 uint64_t hash64(const void *data, size_t size)

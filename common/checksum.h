@@ -8,6 +8,8 @@
 
 /* CRC-32C (Castagnoli) of the bytes; crc32c("123456789") = 0xE3069283. */
 uint32_t crc32c(const void *data, size_t size);
+/* Checksum of bytes whose beginning has checksum `before` and whose rest is `data`; crc32c is crc32c_more(0, ...). */
+uint32_t crc32c_more(uint32_t before, const void *data, size_t size);
 
 /* XXH3-64: fast and well spread, for finding equal things. */
 uint64_t hash64(const void *data, size_t size);

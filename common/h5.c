@@ -52,10 +52,10 @@ static haddr_t driver_get_eof(const H5FD_t *driver, H5FD_mem_t type)
     return ((const struct h5 *)driver)->eof;
 }
 
-static void refuse(struct h5 *file, const char *call)
+static void refuse(struct h5 *file, const char *call, int reason)
 {
     if (!file->refused) {
-        file->refused = errno ? errno : EIO;
+        file->refused = reason ? reason : EIO;
         file->refused_call = call;
     }
 }
@@ -77,7 +77,7 @@ static herr_t driver_read(H5FD_t *driver, H5FD_mem_t type, hid_t dxpl, haddr_t a
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0) {
-            refuse(file, "read");
+            refuse(file, "read", errno);
             return -1;
         }
         done += (size_t)got;
@@ -85,7 +85,21 @@ static herr_t driver_read(H5FD_t *driver, H5FD_mem_t type, hid_t dxpl, haddr_t a
     return 0;
 }
 
-enum { WRITE_BEHIND = 1 << 20 };
+/* Writes of this many bytes and more pass the page cache. */
+enum { LARGE_WRITE = 1 << 20 };
+
+static void put(struct h5 *file, haddr_t address, size_t size, const char *bytes)
+{
+    for (size_t done = 0; done < size && !file->refused;) {
+        ssize_t wrote = pwrite(file->fd, bytes + done, size - done, (off_t)(address + done));
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote < 0)
+            refuse(file, "write", errno);
+        else
+            done += (size_t)wrote;
+    }
+}
 
 /* Never fails towards the library: a library that cannot flush cannot close either and keeps the file for ever. */
 static herr_t driver_write(H5FD_t *driver, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t size,
@@ -95,17 +109,20 @@ static herr_t driver_write(H5FD_t *driver, H5FD_mem_t type, hid_t dxpl, haddr_t 
     struct h5 *file = (struct h5 *)driver;
     if (file->image)
         return -1;
-    for (size_t done = 0; done < size && !file->refused;) {
-        ssize_t put = pwrite(file->fd, (const char *)buffer + done, size - done, (off_t)(address + done));
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            refuse(file, "write");
-        else
-            done += (size_t)put;
+    const char *bytes = buffer;
+    size_t done = 0;
+    if (size >= LARGE_WRITE && !file->refused) {
+        int reason = 0;
+        done = -address & (DIRECT_BLOCK - 1);
+        put(file, address, done, bytes);
+        if (!file->refused)
+            done += direct_write(&file->direct, bytes + done, (size - done) / DIRECT_BLOCK * DIRECT_BLOCK, address + done, &reason);
+        if (reason)
+            refuse(file, "write", reason);
     }
-    /* The disk may begin while the next piece is checked and copied; advice only. */
-    if (size >= WRITE_BEHIND && !file->refused)
+    put(file, address + done, size - done, bytes + done);
+    /* Where all went into the cache, the disk may begin while the next piece is checked and copied; advice only. */
+    if (size - done >= LARGE_WRITE && !file->refused)
         sync_file_range(file->fd, (off64_t)address, (off64_t)size, SYNC_FILE_RANGE_WRITE);
     if (address + size > file->eof)
         file->eof = address + size;
@@ -119,7 +136,7 @@ static herr_t driver_truncate(H5FD_t *driver, hid_t dxpl, hbool_t closing)
     if (file->image || file->eof == file->eoa)
         return 0;
     if (!file->refused && ftruncate(file->fd, (off_t)file->eoa))
-        refuse(file, "truncate");
+        refuse(file, "truncate", errno);
     file->eof = file->eoa;
     return 0;
 }
@@ -186,7 +203,7 @@ static enum status file_new(const char *name, struct h5 **out, struct error *err
     h5_quiet();
     struct h5 *file = mem_alloc(1, sizeof *file);
     if (file) {
-        *file = (struct h5){.fd = -1, .file = H5I_INVALID_HID, .name = mem_strdup(name)};
+        *file = (struct h5){.fd = -1, .direct = {-1, NULL}, .file = H5I_INVALID_HID, .name = mem_strdup(name)};
         *out = file;
         if (file->name)
             return STATUS_OK;
@@ -200,6 +217,7 @@ static void file_free(struct h5 *file)
 {
     if (file->fd >= 0)
         close(file->fd);
+    direct_close(&file->direct);
     mem_free(file->name);
     mem_free(file);
 }
@@ -225,6 +243,7 @@ enum status h5_create(const char *path, struct h5 **out, struct error *err)
         file_free(file);
         return st;
     }
+    direct_open(path, &file->direct);
     hid_t access = access_list(file);
     hid_t creation = H5Pcreate(H5P_FILE_CREATE);
     if (access >= 0 && creation >= 0 && H5Pset_userblock(creation, H5_USER_BLOCK) >= 0)
@@ -270,7 +289,7 @@ enum status h5_close(struct h5 *file, struct error *err)
         /* The library still refers to the struct and will at exit: it stays. */
         return st == STATUS_OK ? h5_complain(file, err, "close", "/") : st;
     if (writing && close(file->fd))
-        refuse(file, "close");
+        refuse(file, "close", errno);
     file->fd = -1;
     if (writing && st == STATUS_OK && file->refused)
         st = h5_complain(file, err, "write", "/");

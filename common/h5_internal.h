@@ -5,12 +5,14 @@
 
 #include <hdf5.h>
 
+#include "common/direct_io.h"
 #include "common/h5.h"
 
 struct h5 {
     H5FD_t driver; /* first: the library sees the struct as its driver's file */
     haddr_t eoa, eof;
     int fd;                     /* -1 when reading */
+    struct direct_io direct;
     const unsigned char *image; /* NULL when writing */
     int refused;                /* errno of the first failed system call; nothing is written after it */
     const char *refused_call;

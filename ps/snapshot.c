@@ -13,6 +13,7 @@
 #include "ps/snapshot_index.h"
 #include "ps/snapshot_internal.h"
 #include "ps/snapshot_seal.h"
+#include "ps/snapshot_verify.h"
 
 #define FIELD_ROW(kind, name, description) {SNAPSHOT_##kind, #name, description, offsetof(struct snapshot_meta, name)},
 const struct snapshot_field snapshot_fields[] = {SNAPSHOT_FIELDS(FIELD_ROW)};
@@ -219,24 +220,36 @@ static enum status check_space(const char *dir, const struct snapshot_view *view
     return STATUS_OK;
 }
 
+/* The index of the closed file, found through libhdf5, as text and parsed. */
+static enum status find_index(const char *temporary, const struct snapshot_view *view, const struct snapshot_meta *meta,
+                              struct text *text, struct snapshot_index *index, struct error *err)
+{
+    struct file_map map;
+    TRY(file_map_open(temporary, &map, err));
+    enum status st = index_build(temporary, map.data, map.size, view, meta, text, err);
+    int64_t limit = (int64_t)map.size;
+    file_map_close(&map);
+    TRY(st);
+    return index_parse(temporary, text->data, text->size, limit, index, err);
+}
+
 /* Reads the closed file back, compares it with the arrays, and completes it with index and seal. */
 static enum status complete_temporary(const char *temporary, const struct snapshot_view *view,
                                       const struct snapshot_meta *meta, int64_t *bytes, struct error *err)
 {
-    struct file_map map;
-    struct text index = {0};
-    TRY(file_map_open(temporary, &map, err));
-    enum status st = index_build(temporary, map.data, map.size, view, meta, &index, err);
-    file_map_close(&map);
+    struct text text = {0};
+    struct snapshot_index index = {0};
+    uint32_t body;
+    size_t size = 0;
+    enum status st = find_index(temporary, view, meta, &text, &index, err);
     if (st == STATUS_OK)
-        st = seal_write(temporary, index.data, index.size, err);
-    text_free(&index);
-    TRY(st);
-    struct snapshot *snapshot;
-    TRY(snapshot_open(temporary, &snapshot, err));
-    *bytes = snapshot_bytes(snapshot);
-    snapshot_close(snapshot);
-    return STATUS_OK;
+        st = verify_content(temporary, &index, &body, err);
+    if (st == STATUS_OK)
+        st = seal_write(temporary, body, text.data, text.size, &size, err);
+    *bytes = (int64_t)size;
+    index_free(&index);
+    text_free(&text);
+    return st;
 }
 
 static enum status write_temporary(const char *temporary, const struct snapshot_view *view,

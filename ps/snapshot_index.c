@@ -56,7 +56,7 @@ static void put_tensors(struct text *out, const struct params *table)
     text_puts(out, "]");
 }
 
-/* Finds one written tensor again and compares it. */
+/* Finds one written tensor again. */
 static enum status find_tensor(struct h5 *file, const unsigned char *image, const char *object, const struct param *p,
                                struct index_place *out, struct error *err)
 {
@@ -65,8 +65,8 @@ static enum status find_tensor(struct h5 *file, const unsigned char *image, cons
     const unsigned char *bytes;
     TRY(h5_read_floats(file, object, &n_dims, shape, &bytes, err));
     TRY(h5_get_int(file, object, "crc32c", &stored, err));
-    *out = (struct index_place){bytes - image, crc32c(bytes, (size_t)p->size * sizeof(float))};
-    if (n_dims != p->n_dims || memcmp(shape, p->shape, (size_t)n_dims * sizeof *shape) || stored != out->crc32c)
+    *out = (struct index_place){bytes - image, (uint32_t)stored};
+    if (n_dims != p->n_dims || memcmp(shape, p->shape, (size_t)n_dims * sizeof *shape))
         FAIL(err, STATUS_IO, "tensor '%s' reads back differently than it was written", object);
     return STATUS_OK;
 }

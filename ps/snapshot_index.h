@@ -36,8 +36,9 @@ struct snapshot_index {
     struct index_texts texts, files; /* below /run and /run/files */
 };
 
-/* Reads the HDF5 image of a written view back through libhdf5, compares every tensor's checksum and every text with
- * the view (its shards must be set), and appends the index. STATUS_IO names what reads back differently. */
+/* Reads the HDF5 image of a written view back through libhdf5, compares every tensor's shape and every text with the view (its
+ * shards must be set), and appends the index; verify_content compares the tensors' bytes. STATUS_IO names what reads back
+ * differently. */
 enum status index_build(const char *path, const unsigned char *image, size_t size, const struct snapshot_view *view,
                         const struct snapshot_meta *meta, struct text *out, struct error *err);
 /* The other way, for a file whose datasets lie in bytes [0, limit). STATUS_DATA when anything does not fit. */

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "common/checksum.h"
-#include "common/files.h"
 
 static const char seal_text[64] = "LoAR snapshot (HDF5 after 512 bytes; try h5dump -H)\n";
 enum { AT_VERSION = 64, AT_CHECKSUM = 68, AT_SIZE = 72, AT_INDEX = 80, AT_OWN_CHECKSUM = SEAL_SIZE - 4, LAYOUT_VERSION = 1 };
@@ -28,13 +27,12 @@ static uint64_t get(const unsigned char *at, int bytes)
     return value;
 }
 
-/* The seal of a file whose first 512 bytes are still open. */
-static void make_seal(const unsigned char *image, size_t size, size_t index_offset, unsigned char seal[SEAL_SIZE])
+static void make_seal(uint32_t checksum, size_t size, size_t index_offset, unsigned char seal[SEAL_SIZE])
 {
     memset(seal, 0, SEAL_SIZE);
     memcpy(seal, seal_text, sizeof seal_text);
     put(seal + AT_VERSION, LAYOUT_VERSION, 4);
-    put(seal + AT_CHECKSUM, crc32c(image + SEAL_SIZE, size - SEAL_SIZE), 4);
+    put(seal + AT_CHECKSUM, checksum, 4);
     put(seal + AT_SIZE, size, 8);
     put(seal + AT_INDEX, index_offset, 8);
     put(seal + AT_OWN_CHECKSUM, crc32c(seal, AT_OWN_CHECKSUM), 4);
@@ -51,26 +49,25 @@ static enum status write_at(int fd, const char *path, const void *data, size_t s
     return STATUS_OK;
 }
 
-static enum status append_and_seal(int fd, const char *path, const char *index, size_t index_size, struct error *err)
+static enum status append_and_seal(int fd, const char *path, uint32_t body, const char *index, size_t index_size, size_t *size,
+                                   struct error *err)
 {
     struct stat info;
-    struct file_map map;
     unsigned char seal[SEAL_SIZE];
     if (fstat(fd, &info) || info.st_size <= SEAL_SIZE)
         FAIL(err, STATUS_IO, "'%s' came out too short to be a snapshot", path);
+    *size = (size_t)info.st_size + index_size;
     TRY(write_at(fd, path, index, index_size, (size_t)info.st_size, err));
-    TRY(file_map_open(path, &map, err));
-    make_seal(map.data, map.size, (size_t)info.st_size, seal);
-    file_map_close(&map);
+    make_seal(crc32c_more(body, index, index_size), *size, (size_t)info.st_size, seal);
     return write_at(fd, path, seal, SEAL_SIZE, 0, err);
 }
 
-enum status seal_write(const char *path, const char *index, size_t index_size, struct error *err)
+enum status seal_write(const char *path, uint32_t body, const char *index, size_t index_size, size_t *size, struct error *err)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         FAIL(err, STATUS_IO, "cannot open '%s' to seal it: %s", path, strerror(errno));
-    enum status st = append_and_seal(fd, path, index, index_size, err);
+    enum status st = append_and_seal(fd, path, body, index, index_size, size, err);
     if (close(fd) && st == STATUS_OK)
         st = error_set(err, STATUS_IO, "cannot close '%s': %s", path, strerror(errno));
     return st;

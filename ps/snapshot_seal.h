@@ -14,8 +14,9 @@
 
 enum { SEAL_SIZE = 512 };
 
-/* Appends the index to the HDF5 file at `path` and writes the seal over its first bytes. */
-enum status seal_write(const char *path, const char *index, size_t index_size, struct error *err);
+/* Appends the index to the HDF5 file at `path`, whose bytes behind the seal have checksum `body`, and writes the seal over its
+ * first bytes. *size: what the file has then. */
+enum status seal_write(const char *path, uint32_t body, const char *index, size_t index_size, size_t *size, struct error *err);
 /* STATUS_DATA saying what is wrong with the file. Without `checksums` only places are checked. */
 enum status seal_check(const char *path, const unsigned char *image, size_t size, bool checksums, size_t *index_offset,
                        struct error *err);

@@ -22,20 +22,32 @@ static struct sample sample;
 static char good_digest[DIGEST_HEX_SIZE];
 
 /* One good snapshot of step 1; `sample` becomes step 2, to be written. */
-static int make_folder(void **state)
+static int make_folder_of(int64_t width)
 {
-    (void)state;
     struct error err;
     struct snapshot_written written;
     strcpy(folder + sizeof folder - 7, "XXXXXX");
     if (!mkdtemp(folder))
         return -1;
-    sample_make(&sample, 3, 1);
+    sample_make(&sample, width, 1);
     enum status st = snapshot_write(folder, &sample.view, &written, &err);
     memcpy(good_digest, written.digest, sizeof good_digest);
     sample.view.meta.step = 2;
     sample.values[0] += 1;
     return st == STATUS_OK ? 0 : -1;
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    return make_folder_of(3);
+}
+
+/* One tensor in each array is large enough to pass the page cache. */
+static int make_wide_folder(void **state)
+{
+    (void)state;
+    return make_folder_of(300);
 }
 
 static int remove_folder(void **state)
@@ -372,14 +384,15 @@ static void killed_writers(void **state)
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_WIDE_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_wide_folder, remove_folder)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(full_disk),
-        IN_FOLDER(full_disk_in_the_middle_of_a_write),
-        IN_FOLDER(passing_error),
-        IN_FOLDER(short_writes),
+        IN_WIDE_FOLDER(full_disk),
+        IN_WIDE_FOLDER(full_disk_in_the_middle_of_a_write),
+        IN_WIDE_FOLDER(passing_error),
+        IN_WIDE_FOLDER(short_writes),
         IN_FOLDER(every_allocation_fails),
         IN_FOLDER(every_allocation_fails_while_reading),
         IN_FOLDER(damaged_files),
