@@ -208,20 +208,30 @@ static void policies(void **state)
     test_free(z), test_free(dgate), test_free(threshold);
 }
 
-/* The fit's gradient is that of the losses it is named after. */
+/* Heads of routed decisions that are more important than `importance`. */
+static int more_important(const struct gates *s, const double *all, double importance)
+{
+    int count = 0;
+    for (int i = 0; i < s->m * s->heads; i++)
+        count += s->items[i / s->heads].source == DECISION_ROUTED && all[i] > importance;
+    return count;
+}
+
+/* The fit's gradient is that of the losses it is named after; sigmoids want two fifths of all heads of all routed decisions. */
 static void fit_reference(const void *shape, double *const *in, double *out)
 {
     const struct gates *s = shape;
+    int routed = 0;
+    for (int m = 0; m < s->m; m++)
+        routed += s->items[m].source == DECISION_ROUTED;
     for (int m = 0; m < s->m; m++) {
         const double *z = in[0] + m * s->heads, *importance = in[1] + m * s->heads;
         double sum = 0, total = 0, loss = 0;
         for (int h = 0; h < s->heads; h++)
             sum += exp(z[h]), total += importance[h];
         for (int h = 0; h < s->heads; h++) {
-            int before = 0;
-            for (int j = 0; j < s->heads; j++)
-                before += importance[j] > importance[h];
-            loss -= s->sigmoid ? (before < 3 ? -log1p(exp(-z[h])) : -log1p(exp(z[h]))) / s->heads
+            bool wanted = s->sigmoid && more_important(s, in[1], importance[h]) < lround(0.4 * s->heads * routed);
+            loss -= s->sigmoid ? (wanted ? -log1p(exp(-z[h])) : -log1p(exp(z[h]))) / s->heads
                                : importance[h] / total * (z[h] - log(sum));
         }
         out[m] = s->items[m].source == DECISION_ROUTED ? loss * (s->items[m].end - s->items[m].first) : 0;
@@ -236,6 +246,7 @@ static void fits(void **state)
     items_of(items, M, 1);
     struct decisions d = {.count = M, .items = items};
     float *z = random_floats(M * HEADS, 1), *importance = random_floats(M * HEADS, 2), dz[M * HEADS], ones[M];
+    float room[M * HEADS], levels[HEADS];
     const float zeros[HEADS] = {0};
     for (int i = 0; i < M * HEADS; i++)
         importance[i] = fabsf(importance[i]);
@@ -246,7 +257,7 @@ static void fits(void **state)
         c.policy = (enum loar_policy)policy;
         struct policy_setting setting = {.config = &c, .heads = HEADS, .budget = 1, .target = 0.4, .threshold = zeros};
         struct threads *pool = pool_of(2);
-        policy_fit(pool, &setting, &d, z, importance, dz);
+        policy_fit(pool, &setting, &d, z, importance, room, levels, dz);
         struct gates s = {.m = M, .heads = HEADS, .sigmoid = policy_of(c.policy)->gate == &gate_sigmoid, .items = items};
         struct reference r = {fit_reference, &s, 2, {M * HEADS, M * HEADS}, M};
         check(&r, (const float *const[]){z, importance}, NULL, ones, (const float *const[]){dz, NULL}, 2e-6);

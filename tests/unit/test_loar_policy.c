@@ -237,22 +237,47 @@ static void fit(void **state)
     (void)state;
     struct one o;
     float z[2 * HEADS] = {0}, importance[2 * HEADS] = {9, 9, 9, 9, 1, 4, 2, 3}, dz[2 * HEADS];
+    float room[2 * HEADS], levels[HEADS];
     open_one(&o, LOAR_POLICY_topk, 1);
-    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, dz); /* ten rows times 1/4 - share */
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, room, levels, dz); /* ten rows times 1/4 - share */
     const float softmax[] = {1.5f, -1.5f, 0.5f, -0.5f};
     for (int h = 0; h < HEADS; h++)
         assert_true(dz[h] == 0 && fabsf(dz[HEADS + h] - softmax[h]) < 1e-5f);
     close_one(&o);
     open_one(&o, LOAR_POLICY_quantile, 1);
     o.threshold[0] = -50; /* thresholds take no part */
-    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, dz); /* ten rows / four heads times 1/2 - target */
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, room, levels, dz); /* ten rows / four heads times 1/2 - target */
     const float sigmoid[] = {1.25f, -1.25f, 1.25f, -1.25f};
     for (int h = 0; h < HEADS; h++)
         assert_true(fabsf(dz[HEADS + h] - sigmoid[h]) < 1e-6f);
     memset(importance, 0, sizeof importance);
-    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, dz);
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, room, levels, dz);
     for (int h = 0; h < 2 * HEADS; h++)
         assert_true(dz[h] == 0);
+    close_one(&o);
+}
+
+/* Decisions share a budget of the sigmoid family: one may want all of its heads, another none. */
+static void fit_across_decisions(void **state)
+{
+    (void)state;
+    struct one o;
+    float z[2 * HEADS] = {0}, importance[2 * HEADS] = {10, 9, 8, 7, 1, 4, 2, 3}, dz[2 * HEADS], room[2 * HEADS], levels[HEADS];
+    open_one(&o, LOAR_POLICY_quantile, 1);
+    o.items[0].source = DECISION_ROUTED; /* 64 rows / four heads times 1/2 - target; ten rows */
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, room, levels, dz);
+    for (int h = 0; h < HEADS; h++)
+        assert_true(fabsf(dz[h] + 8) < 1e-6f && fabsf(dz[HEADS + h] - 1.25f) < 1e-6f);
+    o.config.per_head = true; /* half of each head's decisions: the first */
+    importance[3] = 0;        /* but the second for the last head */
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, room, levels, dz);
+    for (int h = 0; h < HEADS; h++)
+        assert_true(fabsf(dz[h] + (h < 3 ? 8 : -8)) < 1e-6f && fabsf(dz[HEADS + h] - (h < 3 ? 1.25f : -1.25f)) < 1e-6f);
+    o.config.per_head = false; /* two heads of each decision always run and use the budget up */
+    o.config.n_always_on = 2;
+    o.config.always_on[0] = 0, o.config.always_on[1] = 1;
+    policy_fit(o.pool, &o.setting, &o.decisions, z, importance, room, levels, dz);
+    assert_true(dz[2] > 0 && dz[3] > 0 && dz[HEADS + 2] > 0 && dz[HEADS + 3] > 0);
     close_one(&o);
 }
 
@@ -372,7 +397,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tasks),       cmocka_unit_test(rules),       cmocka_unit_test(completion), cmocka_unit_test(gates),
-        cmocka_unit_test(gradients),   cmocka_unit_test(fit),        cmocka_unit_test(exploration),
+        cmocka_unit_test(gradients),   cmocka_unit_test(fit), cmocka_unit_test(fit_across_decisions),        cmocka_unit_test(exploration),
         cmocka_unit_test(not_finite),  cmocka_unit_test(configurations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -85,6 +85,7 @@ static void thresholds(void **state)
     (void)state;
     struct loar_config c = LOAR_CONFIG_DEFAULT;
     c.n_tasks = 2;
+    c.fallback = LOAR_FALLBACK_ALL;
     const float z[] = {9, 9, 9, 1, 0, -1, 2, 0.5f, -2, -1, 3, 0}, layer[] = {0.25f, 7, 1, 8};
     const double budgets[] = {0.4, 0.5};
     float threshold[2 * HEADS], rows[2 * (HEADS + 1)], room[4 * HEADS];
@@ -92,6 +93,10 @@ static void thresholds(void **state)
     ASSERT_VALUES(threshold, 0.25f, 0.25f, 0.25f, 1, 1, 1);
     track_threshold(&c, &four, HEADS, budgets, z, threshold, room, rows); /* two of 2 1 .5 0 -1 -2, two of 3 0 -1 */
     ASSERT_VALUES(rows, 2 * (0.75f - 0.25f), 2, -0.5f - 1, 1);
+    c.fallback = LOAR_FALLBACK_MIN_HEADS; /* the best of each decision runs anyway: none of .5 0 -1 -2 is left, one of 0 -1 */
+    track_threshold(&c, &four, HEADS, budgets, z, threshold, room, rows);
+    ASSERT_VALUES(rows, 2 * (0.5f - 0.25f), 2, -0.5f - 1, 1);
+    c.fallback = LOAR_FALLBACK_ALL;
     c.n_always_on = 1;
     c.always_on[0] = 2; /* counts as two of two, one of one: none of 2 1 .5 0 is left, one of 3 -1 */
     track_threshold(&c, &four, HEADS, budgets, z, threshold, room, rows);
@@ -112,6 +117,7 @@ static void convergence(void **state)
     (void)state;
     enum { STEPS = 4000, M = 32 };
     struct loar_config c = LOAR_CONFIG_DEFAULT;
+    c.fallback = LOAR_FALLBACK_ALL;
     struct decision many[M];
     for (int m = 0; m < M; m++)
         many[m] = (struct decision){.source = DECISION_ROUTED};

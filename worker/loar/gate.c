@@ -1,7 +1,5 @@
 #include "worker/loar/gate.h"
 
-#include "worker/loar/loar.h"
-#include "worker/loar/rank.h"
 #include "worker/ops/vector.h"
 
 static float sum_of(int n, const float *x)
@@ -39,12 +37,10 @@ static void softmax_backward(int n, const float *p, const float *dp, float *dz)
         dz[i] = p[i] * (dp[i] - pull);
 }
 
-static void softmax_fit(int n, const float *p, const float *importance, int keep, float *dz)
+static void softmax_fit(int n, const float *p, const float *wanted, float *dz)
 {
-    (void)keep;
-    float sum = sum_of(n, importance);
     for (int i = 0; i < n; i++)
-        dz[i] = p[i] - importance[i] / sum;
+        dz[i] = p[i] - wanted[i];
 }
 
 const struct gate_ops gate_softmax = {softmax_scale, softmax_values, softmax_backward, softmax_fit};
@@ -67,12 +63,10 @@ static void sigmoid_backward(int n, const float *p, const float *dp, float *dz)
         dz[i] = p[i] * (1 - p[i]) * dp[i];
 }
 
-static void sigmoid_fit(int n, const float *p, const float *importance, int keep, float *dz)
+static void sigmoid_fit(int n, const float *p, const float *wanted, float *dz)
 {
-    int rank[LOAR_MAX_HEADS];
-    rank_heads(n, importance, rank);
     for (int i = 0; i < n; i++)
-        dz[i] = (p[i] - (rank[i] < keep ? 1.0f : 0.0f)) / (float)n;
+        dz[i] = (p[i] - wanted[i]) / (float)n;
 }
 
 const struct gate_ops gate_sigmoid = {sigmoid_scale, sigmoid_values, sigmoid_backward, sigmoid_fit};

@@ -11,13 +11,13 @@ struct gate_ops {
     void (*values)(int n, const float *z, const float *threshold, float *p);
     /* dz[n] = gradient of z from that of p */
     void (*backward)(int n, const float *p, const float *dp, float *dz);
-    /* dz[n] = gradient of the loss that fits p to the importance of heads: the `keep` most important ones should run. */
-    void (*fit)(int n, const float *p, const float *importance, int keep, float *dz);
+    /* dz[n] = gradient of the loss that fits p to what is wanted; they may be one array. */
+    void (*fit)(int n, const float *p, const float *wanted, float *dz);
 };
 
-/* fit: Kullback-Leibler divergence from the importance, taken as shares. */
+/* fit: Kullback-Leibler divergence from the shares that are wanted. */
 extern const struct gate_ops gate_softmax;
-/* sigmoid(z - threshold); fit: mean binary cross-entropy, target 1 for the `keep` most important heads. */
+/* sigmoid(z - threshold); fit: mean binary cross-entropy, 1 wanted of heads that should run, else 0. */
 extern const struct gate_ops gate_sigmoid;
 
 #endif

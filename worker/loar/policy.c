@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/rng.h"
+#include "worker/loar/level.h"
 #include "worker/loar/rank.h"
 
 enum { TASK_DECISIONS = 32 };
@@ -25,7 +26,7 @@ struct policies {
     const struct policy_setting *settings; /* [T] */
     const struct decisions *decisions;
     const struct loar_memory *memories;
-    const float *z, *dgate, *importance;
+    const float *z, *dgate, *importance, *levels;
     uint8_t *on;
     const uint8_t *on_before;
     float *gate, *dz;
@@ -197,33 +198,75 @@ void policy_backward(struct threads *pool, const struct policy_setting *settings
     run(pool, &a, settings, decisions, backward_decisions);
 }
 
+/* What heads are worth to a policy of the softmax family: their part of each decision's importance. Returns false where nothing is
+ * known of them. */
+static bool wanted_shares(int heads, const float *importance, float *wanted)
+{
+    float sum = 0;
+    for (int h = 0; h < heads; h++)
+        sum += importance[h];
+    for (int h = 0; h < heads && sum > 0; h++)
+        wanted[h] = importance[h] / sum;
+    return sum > 0;
+}
+
+/* The importance above which heads should run, [H]: decisions of a task share its budget, so that one where much hangs on attention
+ * may have more heads than another. NaN where nothing is known: the loss reads no row of the task. */
+static void fit_levels(const struct policy_setting *s, const struct decisions *decisions, int task, const float *importance,
+                       float *room, float *level)
+{
+    float largest = 0;
+    int64_t seen;
+    for (int m = 0; m < decisions->count; m++)
+        for (int h = 0; level_counts(&decisions->items[m], task) && h < s->heads; h++)
+            largest = fmaxf(largest, importance[m * (int64_t)s->heads + h]);
+    for (int h = 0; h < s->heads; h++) {
+        if (h == 0 || s->config->per_head)
+            level[h] = level_of(s->config, decisions, task, s->heads, s->config->per_head ? h : -1, s->target, importance, NAN, room,
+                                &seen);
+        else
+            level[h] = level[0];
+        if (largest == 0)
+            level[h] = NAN;
+    }
+}
+
 static void fit_decisions(void *context, int task, int thread)
 {
     (void)thread;
     const struct policies *a = context;
     static const float no_threshold[LOAR_MAX_HEADS]; /* thresholds follow the scores, which must not follow them back */
-    float p[LOAR_MAX_HEADS];
+    float p[LOAR_MAX_HEADS], wanted[LOAR_MAX_HEADS];
     for (int m = task * TASK_DECISIONS; m < end_of(a, task); m++) {
         const struct decision *d = &a->decisions->items[m];
         const struct policy_setting *s = &a->settings[d->task];
         const struct gate_ops *gates = ops_of(s, d)->gate;
+        const float *level = a->levels + d->task * (int64_t)s->heads;
         int64_t at = m * (int64_t)s->heads;
-        float sum = 0;
-        for (int h = 0; d->source == DECISION_ROUTED && h < s->heads; h++)
-            sum += a->importance[at + h];
+        bool told = d->source == DECISION_ROUTED;
+        if (told && gates == &gate_softmax)
+            told = wanted_shares(s->heads, a->importance + at, wanted);
+        else if (told)
+            told = !isnan(level[0]);
         memset(a->dz + at, 0, (size_t)s->heads * sizeof *a->dz);
-        if (sum == 0)
+        if (!told)
             continue;
+        for (int h = 0; gates == &gate_sigmoid && h < s->heads; h++)
+            wanted[h] = a->importance[at + h] > level[h];
         gates->values(s->heads, a->z + at, no_threshold, p);
-        gates->fit(s->heads, p, a->importance + at, loar_heads_of(s->target, s->heads), a->dz + at);
+        gates->fit(s->heads, p, wanted, a->dz + at);
         for (int h = 0; h < s->heads; h++)
             a->dz[at + h] *= (float)(d->end - d->first);
     }
 }
 
 void policy_fit(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
-                const float *z, const float *importance, float *dz)
+                const float *z, const float *importance, float *room, float *levels, float *dz)
 {
-    struct policies a = {.z = z, .importance = importance, .dz = dz};
+    struct policies a = {.z = z, .importance = importance, .levels = levels, .dz = dz};
+    const struct loar_config *c = settings->config;
+    for (int t = 0; t < c->n_tasks; t++)
+        if (policy_of(loar_task_policy(c, t))->gate == &gate_sigmoid)
+            fit_levels(&settings[t], decisions, t, importance, room, levels + t * (int64_t)settings->heads);
     run(pool, &a, settings, decisions, fit_decisions);
 }

@@ -58,9 +58,12 @@ enum status policy_choose(struct threads *pool, const struct policy_setting *set
 void policy_backward(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
                      const float *z, const uint8_t *on, const float *dgate, float *dz);
 
-/* While all heads still run: dz[M][H] that fits the router to the importance[M][H] of heads, for the target budget.
- * Weighs decisions by their rows; those whose importance sums to 0 are left out. */
+/* While all heads still run: dz[M][H] that fits the router to the importance[M][H] of heads, for the target budget. Weighs
+ * decisions by their rows. Softmax: towards each decision's shares of importance; decisions where it sums to 0 are left out.
+ * Sigmoid, whose budget decisions share: towards running the heads that are among the budget's share of the most important ones of
+ * the pass, whatever decisions they belong to; a task is left out where all its importance is 0.
+ * room: [M * H], levels: [T][H], scratch. */
 void policy_fit(struct threads *pool, const struct policy_setting *settings, const struct decisions *decisions,
-                const float *z, const float *importance, float *dz);
+                const float *z, const float *importance, float *room, float *levels, float *dz);
 
 #endif

@@ -1,10 +1,10 @@
 #include "worker/loar/track.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/compiler.h"
+#include "worker/loar/level.h"
 #include "worker/loar/policy.h"
 
 int track_threshold_width(const struct loar_config *c, int heads)
@@ -26,30 +26,9 @@ void track_read_multipliers(int tasks, const float *rows, float *multiplier)
         multiplier[t] = rows[2 * t] > 0 ? rows[2 * t] : 0;
 }
 
-static bool observes(const struct decision *d, int task)
-{
-    return d->source == DECISION_ROUTED && d->task == task;
-}
-
 static bool keeps(const struct loar_config *c, int task, enum policy_keeps what)
 {
     return policy_of(loar_task_policy(c, task))->keeps == what;
-}
-
-static int descending(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x < y) - (x > y);
-}
-
-/* The value that `above` of the n scores lie above: half-way between two of them, or beyond the last one. */
-static float level(float *scores, int64_t n, double above)
-{
-    int64_t k = llround(above);
-    qsort(scores, (size_t)n, sizeof *scores, descending);
-    if (k <= 0)
-        return scores[0];
-    return k >= n ? scores[n - 1] - 1 : 0.5f * (scores[k - 1] + scores[k]);
 }
 
 /* One observation for each decision of the task, all alike: the level in this pass. */
@@ -57,23 +36,11 @@ static void track_task_threshold(const struct loar_config *c, const struct decis
                                  double budget, const float *z, const float *threshold, float *room, float *row)
 {
     int width = track_threshold_width(c, heads);
-    uint8_t always[LOAR_MAX_HEADS] = {0};
-    for (int i = 0; i < c->n_always_on; i++)
-        always[c->always_on[i]] = 1;
     int64_t n = 0;
     for (int i = 0; i < width; i++) {
-        int64_t scores = 0;
-        n = 0;
-        for (int m = 0; m < decisions->count; m++) {
-            if (!observes(&decisions->items[m], task))
-                continue;
-            n++;
-            for (int h = c->per_head ? i : 0; h < (c->per_head ? i + 1 : heads); h++)
-                if (c->per_head || !always[h])
-                    room[scores++] = z[m * (int64_t)heads + h];
-        }
-        double above = c->per_head ? budget * (double)n : budget * heads * (double)n - (double)(c->n_always_on * n);
-        row[i] = scores ? (float)n * (level(room, scores, above) - threshold[c->per_head ? i : 0]) : 0;
+        float now = threshold[c->per_head ? i : 0];
+        row[i] = level_of(c, decisions, task, heads, c->per_head ? i : -1, budget, z, now, room, &n) - now;
+        row[i] *= (float)n;
     }
     row[width] = (float)n;
 }
@@ -97,7 +64,7 @@ void track_multiplier(const struct loar_config *c, const struct decisions *decis
         if (!keeps(c, t, KEEPS_MULTIPLIER))
             continue;
         for (int m = 0; m < decisions->count; m++) {
-            if (!observes(&decisions->items[m], t))
+            if (!level_counts(&decisions->items[m], t))
                 continue;
             n++;
             for (int h = 0; h < heads; h++)

@@ -24,12 +24,13 @@ enum status routing_create(const struct model_config *c, struct routing **out, s
     r->layers = mem_alloc((size_t)c->layers, sizeof *r->layers);
     size_t tasks = plan ? (size_t)plan->config.n_tasks : 1;
     r->threshold = mem_alloc(tasks * (size_t)c->heads, sizeof *r->threshold);
+    r->levels = mem_alloc(tasks * (size_t)c->heads, sizeof *r->levels);
     r->offsets = mem_alloc((size_t)c->heads, sizeof *r->offsets);
     r->multiplier = mem_alloc(tasks, sizeof *r->multiplier);
     r->settings = mem_alloc(tasks, sizeof *r->settings);
     r->budgets = mem_alloc(tasks, sizeof *r->budgets);
     r->vectors = mem_alloc((size_t)(c->heads * c->width), sizeof *r->vectors);
-    bool complete = r->layers && r->threshold && r->offsets && r->multiplier && r->settings && r->budgets && r->vectors;
+    bool complete = r->layers && r->threshold && r->levels && r->offsets && r->multiplier && r->settings && r->budgets && r->vectors;
     for (int i = 0; complete && i < c->layers; i++)
         complete = (r->layers[i].layout = mem_alloc((size_t)c->heads, sizeof *r->layers[i].layout)) != NULL;
     if (!complete) {
@@ -60,7 +61,7 @@ void routing_free(struct routing *r, int layers)
     }
     decisions_free(&r->decisions);
     void *const blocks[] = {r->layers, r->wanted, r->positions, r->delta, r->dgate, r->dz, r->stand_in, r->vectors, r->sums,
-                            r->threshold, r->multiplier, r->settings, r->budgets, r->offsets};
+                            r->threshold, r->levels, r->multiplier, r->settings, r->budgets, r->offsets};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         mem_free(blocks[i]);
     mem_free(r);
@@ -438,7 +439,7 @@ void routed_router_backward(const struct pass *p, const struct layer_places *at,
         memset(r->dz, 0, (size_t)(d->count * c->heads) * sizeof *r->dz);
     } else if (stage == LOAR_STAGE_DENSE) {
         gate_importance(p->pool, d, c->heads, all_delta, r->dgate);
-        policy_fit(p->pool, r->settings, d, l->z, r->dgate, r->dz);
+        policy_fit(p->pool, r->settings, d, l->z, r->dgate, r->stand_in, r->levels, r->dz);
     } else {
         bool stands_in = at->router.average >= 0 && !is_soft(p);
         if (stands_in) {

@@ -114,7 +114,7 @@ struct routing {
     int32_t *positions;          /* [H * N] of the compact rows */
     float *delta, *dgate, *dz;   /* [N][H], [M][H] twice */
     float *stand_in, *vectors, *sums; /* [M][H], [H][D], [M][D] */
-    float *threshold, *multiplier; /* [T][H], [T] of the layer in work */
+    float *threshold, *multiplier, *levels; /* [T][H], [T], [T][H] of the layer in work */
     struct policy_setting *settings; /* [T] of the layer in work */
     double *budgets;                 /* [T] the same */
     int64_t *offsets;              /* [H] */
