@@ -1,5 +1,6 @@
 /* How fast a snapshot becomes durable, beside a plain write and fsync of as many bytes on the same disk in the same
- * run, how fast the shadow copy is, and what each costs in processor time, which a computing machine pays. usage: bench_snapshot FOLDER [MILLIONS_OF_PARAMETERS] */
+ * run, how fast the shadow copy is, and what each costs in processor time, which a computing machine pays.
+ * usage: bench_snapshot FOLDER [MILLIONS_OF_PARAMETERS] */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
