@@ -11,7 +11,7 @@ struct gate_ops {
     void (*values)(int n, const float *z, const float *threshold, float *p);
     /* dz[n] = gradient of z from that of p */
     void (*backward)(int n, const float *p, const float *dp, float *dz);
-    /* dz[n] = gradient of the loss that fits p to what is wanted; they may be one array. */
+    /* dz[n] = gradient of the loss that fits p to what is wanted */
     void (*fit)(int n, const float *p, const float *wanted, float *dz);
 };
 

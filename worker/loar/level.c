@@ -28,7 +28,7 @@ static int forced(const struct loar_config *c)
 }
 
 float level_of(const struct loar_config *c, const struct decisions *decisions, int task, int heads, int head, double budget,
-               const float *values, float none, float *room, int64_t *decisions_seen)
+               const float *values, float *room)
 {
     bool skipped[LOAR_MAX_HEADS] = {0};
     int best = head < 0 ? forced(c) : 0;
@@ -51,7 +51,6 @@ float level_of(const struct loar_config *c, const struct decisions *decisions, i
         }
         count += few;
     }
-    *decisions_seen = n;
     double above = head < 0 ? (budget * heads - c->n_always_on - best) * (double)n : budget * (double)n;
-    return count ? level(room, count, above) : none;
+    return count ? level(room, count, above) : NAN;
 }

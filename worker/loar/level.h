@@ -14,8 +14,9 @@ static inline bool level_counts(const struct decision *d, int task)
 }
 
 /* Of values[M][H], those of head `head`, or with -1 those of all heads but the ones that run anyway: always-on heads, and the best
- * of each decision where some must run (fallback min_heads). These take their part of the budget. *decisions_seen: how many decisions count. `none` where no value does. room: [M * H]. */
+ * of each decision where some must run (fallback min_heads). These take their part of the budget. NaN where no value counts.
+ * room: [M * H]. */
 float level_of(const struct loar_config *config, const struct decisions *decisions, int task, int heads, int head, double budget,
-               const float *values, float none, float *room, int64_t *decisions_seen);
+               const float *values, float *room);
 
 #endif

@@ -216,19 +216,14 @@ static void fit_levels(const struct policy_setting *s, const struct decisions *d
                        float *room, float *level)
 {
     float largest = 0;
-    int64_t seen;
     for (int m = 0; m < decisions->count; m++)
         for (int h = 0; level_counts(&decisions->items[m], task) && h < s->heads; h++)
             largest = fmaxf(largest, importance[m * (int64_t)s->heads + h]);
-    for (int h = 0; h < s->heads; h++) {
-        if (h == 0 || s->config->per_head)
-            level[h] = level_of(s->config, decisions, task, s->heads, s->config->per_head ? h : -1, s->target, importance, NAN, room,
-                                &seen);
-        else
-            level[h] = level[0];
-        if (largest == 0)
-            level[h] = NAN;
-    }
+    bool per_head = s->config->per_head;
+    for (int h = 0; h < s->heads; h++)
+        level[h] = largest == 0        ? NAN
+                   : h > 0 && !per_head ? level[0]
+                                        : level_of(s->config, decisions, task, s->heads, per_head ? h : -1, s->target, importance, room);
 }
 
 static void fit_decisions(void *context, int task, int thread)

@@ -37,10 +37,11 @@ static void track_task_threshold(const struct loar_config *c, const struct decis
 {
     int width = track_threshold_width(c, heads);
     int64_t n = 0;
+    for (int m = 0; m < decisions->count; m++)
+        n += level_counts(&decisions->items[m], task);
     for (int i = 0; i < width; i++) {
-        float now = threshold[c->per_head ? i : 0];
-        row[i] = level_of(c, decisions, task, heads, c->per_head ? i : -1, budget, z, now, room, &n) - now;
-        row[i] *= (float)n;
+        float level = level_of(c, decisions, task, heads, c->per_head ? i : -1, budget, z, room);
+        row[i] = isnan(level) ? 0 : (float)n * (level - threshold[c->per_head ? i : 0]);
     }
     row[width] = (float)n;
 }
