@@ -63,10 +63,10 @@ struct sight {
 };
 struct sight sight_of(const struct attention *a, int position, int key, int columns);
 
+enum { STRIP_ROWS = 8 };
 /* Rows [first, end) of a view and keys [from, to) of a tile that hold all these rows see of it. Where rows see alike, all are one
  * strip; at the diagonal and at the edge of a window, where products over the whole tile would mostly meet zeros, STRIP_ROWS are.
  * `from` is a multiple of PANEL; `to` of STRIP_ROWS, unless it is `columns`. */
-enum { STRIP_ROWS = 8 };
 struct strip {
     int first, end, from, to;
 };

@@ -239,19 +239,15 @@ static void transpose_4x4(const float *x, int64_t x_row, float *out)
 void panel_pack_transposed(int rows, int k, const float *x, int64_t x_row, float *out)
 {
     for (int first = 0; first < rows; first += PANEL, out += (int64_t)k * PANEL) {
-        int n = rows - first < PANEL ? rows - first : PANEL, even = n / 4 * 4, i = 0;
+        int n = rows - first < PANEL ? rows - first : PANEL, whole = n / 4 * 4, steps = k / 4 * 4;
         const float *from = x + first * x_row;
         if (n < PANEL)
             memset(out, 0, (size_t)k * PANEL * sizeof *out);
-        for (; i + 4 <= k; i += 4) {
-            for (int j = 0; j < even; j += 4)
+        for (int i = 0; i < steps; i += 4)
+            for (int j = 0; j < whole; j += 4)
                 transpose_4x4(from + j * x_row + i, x_row, out + (int64_t)i * PANEL + j);
-            for (int j = even; j < n; j++)
-                for (int step = i; step < i + 4; step++)
-                    out[step * PANEL + j] = from[j * x_row + step];
-        }
-        for (; i < k; i++)
-            for (int j = 0; j < n; j++)
+        for (int i = 0; i < k; i++)
+            for (int j = i < steps ? whole : 0; j < n; j++)
                 out[i * PANEL + j] = from[j * x_row + i];
     }
 }
