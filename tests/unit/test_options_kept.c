@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include "common/files.h"
 #include "tests/support/parsed_options.h"
 
 /* Parses with chat_template naming a file that holds `text`; NULL: no file. */
@@ -65,10 +66,7 @@ static char layers_path[] = "/tmp/loar-test-layers-XXXXXX";
 
 static void write_layers(const char *text)
 {
-    FILE *file = fopen(layers_path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
+    assert_ok(file_replace(layers_path, text, strlen(text), &err), &err);
 }
 
 /* Parses with loar.layers_file on the command line. */

@@ -168,8 +168,8 @@ static void bad_rows_are_explained(void **state)
     fixture_free(&f);
 }
 
-/* Reads a whole shared file; every row must be good. */
-static int64_t read_file(const char *path, int64_t *thoughts)
+/* Reads a whole shared file; format NULL: that of its first row. Every row must be good and is shown to `look`. Returns how many. */
+static int64_t read_file(const char *path, const char *format_name, void (*look)(const struct conversation *c, int64_t *count), int64_t *count)
 {
     struct jsonl reader;
     struct jsonl_record record;
@@ -178,6 +178,8 @@ static int64_t read_file(const char *path, int64_t *thoughts)
     struct row_options options = {0};
     bool found;
     int64_t rows = 0;
+    if (format_name)
+        assert_ok(row_format_find(format_name, &format, &f.err), &f.err);
     assert_ok(jsonl_open(path, &reader, &f.err), &f.err);
     for (;; rows++) {
         assert_ok(jsonl_next(&reader, &record, &found, &f.err), &f.err);
@@ -187,9 +189,7 @@ static int64_t read_file(const char *path, int64_t *thoughts)
         if (!format)
             assert_ok(row_format_detect(f.json, path, record.line, &options, &format, &f.err), &f.err);
         assert_ok(row_read(format, f.json, path, record.line, &options, &f.arena, &f.conversation, &f.err), &f.err);
-        const struct message *last = &f.conversation.messages[f.conversation.count - 1];
-        *thoughts += last->thought != NULL;
-        assert_null(last->thought ? memmem(last->thought, last->thought_size, "<<", 2) : NULL);
+        look(&f.conversation, count);
         json_free(f.json);
         f.json = NULL;
         arena_reset(&f.arena);
@@ -199,6 +199,13 @@ static int64_t read_file(const char *path, int64_t *thoughts)
     return rows;
 }
 
+static void count_thoughts(const struct conversation *c, int64_t *thoughts)
+{
+    const struct message *last = &c->messages[c->count - 1];
+    *thoughts += last->thought != NULL;
+    assert_null(last->thought ? memmem(last->thought, last->thought_size, "<<", 2) : NULL);
+}
+
 static void gsm8k_is_read_whole(void **state)
 {
     (void)state;
@@ -206,7 +213,7 @@ static void gsm8k_is_read_whole(void **state)
     if (!path)
         skip();
     int64_t thoughts = 0;
-    assert_int_equal(read_file(path, &thoughts), 7473);
+    assert_int_equal(read_file(path, NULL, count_thoughts, &thoughts), 7473);
     assert_int_equal(thoughts, 7473);
 }
 
@@ -217,7 +224,7 @@ static void esft_messages_are_read_whole(void **state)
     if (!path)
         skip();
     int64_t thoughts = 0;
-    assert_int_equal(read_file(path, &thoughts), 7280);
+    assert_int_equal(read_file(path, NULL, count_thoughts, &thoughts), 7280);
     assert_int_equal(thoughts, 0);
 }
 
@@ -228,8 +235,19 @@ static void alpaca_rows_are_read_whole(void **state)
     if (!path)
         skip();
     int64_t thoughts = 0;
-    assert_int_equal(read_file(path, &thoughts), 91);
+    assert_int_equal(read_file(path, NULL, count_thoughts, &thoughts), 91);
     assert_int_equal(thoughts, 0);
+}
+
+static void count_talks_with_tools(const struct conversation *c, int64_t *talks)
+{
+    bool tools = false;
+    for (int i = 0; i < c->count; i++) {
+        const struct message *m = &c->messages[i];
+        assert_true(m->supervised == (m->role == ROLE_ASSISTANT));
+        tools |= m->role == ROLE_TOOL;
+    }
+    *talks += tools;
 }
 
 /* Real talks with calls of tools: what tools say is a turn of its own, never learnt. */
@@ -239,36 +257,9 @@ static void sharegpt_talks_with_tools(void **state)
     const char *path = shared_data("chat/llamafactory/glaive_toolcall_en_demo.json");
     if (!path)
         skip();
-    struct jsonl reader;
-    struct jsonl_record record;
-    struct fixture f = {.arena.block_bytes = 4096};
-    const struct row_format *format;
-    const struct row_options options = {0};
-    bool found;
-    int64_t read = 0, with_tools = 0;
-    assert_ok(row_format_find("sharegpt", &format, &f.err), &f.err);
-    assert_ok(jsonl_open(path, &reader, &f.err), &f.err);
-    for (;; read++) {
-        assert_ok(jsonl_next(&reader, &record, &found, &f.err), &f.err);
-        if (!found)
-            break;
-        assert_ok(jsonl_parse(&reader, &record, &f.json, &f.err), &f.err);
-        assert_ok(row_read(format, f.json, path, record.line, &options, &f.arena, &f.conversation, &f.err), &f.err);
-        bool tools = false;
-        for (int i = 0; i < f.conversation.count; i++) {
-            const struct message *m = &f.conversation.messages[i];
-            assert_true(m->supervised == (m->role == ROLE_ASSISTANT));
-            tools |= m->role == ROLE_TOOL;
-        }
-        with_tools += tools;
-        json_free(f.json);
-        f.json = NULL;
-        arena_reset(&f.arena);
-    }
-    assert_int_equal(read, 300);
+    int64_t with_tools = 0;
+    assert_int_equal(read_file(path, "sharegpt", count_talks_with_tools, &with_tools), 300);
     assert_int_equal(with_tools, 153);
-    jsonl_close(&reader);
-    fixture_free(&f);
 }
 
 int main(void)

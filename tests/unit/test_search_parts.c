@@ -5,6 +5,7 @@
 #include <math.h>
 #include <unistd.h>
 
+#include "common/files.h"
 #include "common/memory.h"
 #include "launch/search_costs.h"
 #include "launch/search_list.h"
@@ -124,10 +125,7 @@ static char costs_path[] = "/tmp/loar-test-costs-XXXXXX";
 
 static void write_costs(const char *text)
 {
-    FILE *file = fopen(costs_path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
+    assert_ok(file_replace(costs_path, text, strlen(text), &err), &err);
 }
 
 static void costs_as_file(void **state)
