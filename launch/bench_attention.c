@@ -142,7 +142,7 @@ static void show(struct bench *b)
     choose(b, 100, 1);
     struct times warm = measure(b), all = measure(b);
     (void)warm;
-    double flops = attention_pairs(&b->attention) * c, peak = peak_flops(threads) / all.product.wall;
+    double pairs = attention_pairs(&b->attention), flops = pairs * c, peak = peak_flops(threads) / all.product.wall;
     double cpu_peak = peak_flops(threads) / all.product.cpu;
     printf("head size %3d, %4lld tokens, %d thread%s: products %.0f GFLOP/s; forward %.2f of it (by processor time %.2f), backward "
            "%.2f (%.2f)\n",
@@ -152,8 +152,8 @@ static void show(struct bench *b)
         for (int percent = 75; percent > 0; percent -= 25) {
             double share = choose(b, percent, run);
             struct times some = measure(b);
-            printf("    %s %.2f of the rows: layer forward %.2f (%.2f), backward %.2f (%.2f); attention alone %.2f, %.2f\n",
-                   run == 1 ? "tokens," : "blocks,", share, some.layer_forward.wall / all.layer_forward.wall,
+            printf("    %s %.2f of the rows, %.2f of the pairs: layer forward %.2f (%.2f), backward %.2f (%.2f); attention alone %.2f, %.2f\n",
+                   run == 1 ? "tokens," : "blocks,", share, attention_pairs(&b->attention) / pairs, some.layer_forward.wall / all.layer_forward.wall,
                    some.layer_forward.cpu / all.layer_forward.cpu, some.layer_backward.wall / all.layer_backward.wall,
                    some.layer_backward.cpu / all.layer_backward.cpu, some.forward.wall / all.forward.wall,
                    some.backward.wall / all.backward.wall);

@@ -43,6 +43,22 @@ static void exponential(void **state)
     assert_true(isnan(exp_fast(NAN)));
 }
 
+static void power_of_two(void **state)
+{
+    (void)state;
+    double worst = 0;
+    for (double x = -124.9; x < 126; x += 0.00053) {
+        double wanted = exp2((double)(float)x), found = exp2_fast((float)x), error = fabs(found - wanted) / wanted;
+        assert_true(error <= 2.5e-7);
+        worst = error > worst ? error : worst;
+    }
+    print_message("exp2_fast: largest relative error %.3g\n", worst);
+    for (int n = -125; n <= 126; n++)
+        assert_true(exp2_fast((float)n) == ldexpf(1.0f, n));
+    assert_true(exp2_fast(-INFINITY) == 0.0f && exp2_fast(-125.1f) == 0.0f && exp2_fast(-1e30f) == 0.0f);
+    assert_true(isnan(exp2_fast(NAN)));
+}
+
 struct product_shape {
     enum gemm_form form;
     int m, n, k;
@@ -490,7 +506,7 @@ static void rows_and_embedding(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exponential),
+        cmocka_unit_test(exponential), cmocka_unit_test(power_of_two),
         cmocka_unit_test(products),
         cmocka_unit_test(norm),
         cmocka_unit_test(swiglu),

@@ -43,8 +43,8 @@ struct attention {
 /* Scratch for either pass with so many threads. The segments must be in place. */
 size_t attention_scratch_values(const struct attention *a, int threads, bool backward);
 
-/* q, out: as `layout` says, or [rows][H][C]; k, v: [rows][G][C], or as kv_row and kv_head say; lse: log of the sum of exponentials, for backward, one per
- * row and head. Scores are scaled by C^-1/2. */
+/* q, out: as `layout` says, or [rows][H][C]; k, v: [rows][G][C], or as kv_row and kv_head say; lse: log2 of the sum of
+ * exponentials, for backward, one per row and head. Scores are scaled by C^-1/2. */
 void attention_forward(struct threads *pool, const struct attention *a, const float *q, const float *k, const float *v,
                        float *out, float *lse);
 

@@ -42,7 +42,7 @@ MULTIVERSION static float soften_row(float *s, int first, int end, int columns, 
     for (i = 0; i < first; i++)
         s[i] = 0.0f;
     for (i = first; i < end; i++)
-        s[i] = exp_fast(s[i] * scale - top);
+        s[i] = exp2_fast(s[i] * scale - top);
     for (i = end; i < columns; i++)
         s[i] = 0.0f;
     lanes added = {0};
@@ -52,7 +52,7 @@ MULTIVERSION static float soften_row(float *s, int first, int end, int columns, 
     for (; i < columns; i++)
         lane[i % LANES] += s[i];
 
-    float correction = exp_fast(*largest - top);
+    float correction = exp2_fast(*largest - top);
     *sum = *sum * correction + lanes_sum(lane);
     *largest = top;
     return correction;
@@ -126,7 +126,7 @@ static void key_tile(const struct tile *t, int key, int columns)
     int c = a->head_dim, keys = a->segments[t->segment].keys, last = t->first + t->rows;
     int r = view_find(&t->view, t->first, last, key);
     int end = view_find(&t->view, r, last, seen_until(a, keys, key, columns));
-    float scale = 1.0f / sqrtf((float)c);
+    float scale = score_scale(c);
     while (r < end) {
         struct strip s = strip_of(a, &t->view, r, end, key, columns);
         score(t, r, s.end, key + s.from, s.to - s.from, t->scores);
@@ -165,7 +165,7 @@ static void query_tile(const struct tile *t)
     for (int r = 0; r < t->rows; r++) {
         int64_t at = view_values(&t->view, t->first + r);
         scale_row(c, 1.0f / t->sum[r], f->out + at);
-        f->lse[at / c] = t->largest[r] + logf(t->sum[r]);
+        f->lse[at / c] = t->largest[r] + log2f(t->sum[r]);
     }
 }
 

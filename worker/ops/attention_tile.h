@@ -3,6 +3,8 @@
 #ifndef WORKER_OPS_ATTENTION_TILE_H
 #define WORKER_OPS_ATTENTION_TILE_H
 
+#include <math.h>
+
 #include "worker/ops/attention.h"
 #include "worker/ops/microkernel.h"
 
@@ -72,6 +74,12 @@ struct strip {
 };
 /* The strip that begins at row `first` of [first, last), all of which see one of the keys or more. */
 struct strip strip_of(const struct attention *a, const struct view *v, int first, int last, int key, int columns);
+
+/* Products of a query and a key times this are exponents of 2: exp(x / sqrt(C)) = 2^(x log2(e) / sqrt(C)). */
+static inline float score_scale(int head_dim)
+{
+    return 1.44269504f / sqrtf((float)head_dim);
+}
 
 /* First key of the window of the query at `position`. */
 static inline int window_begin(const struct attention *a, int position)

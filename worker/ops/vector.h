@@ -62,4 +62,26 @@ static inline float exp_fast(float x)
     return x > 88.72f ? INFINITY : e;
 }
 
+/* 2^x within 2 units in the last place for -125 <= x <= 126, 0 below, NaN for NaN; above 126 anything. Half the work of
+ * exp_fast: for weights of a softmax, whose exponents are at most 0 and can be had in base 2 for nothing.
+ * x = n + r with |r| <= 1/2; 2^r by a polynomial that is 1 at 0, fitted for the smallest relative error. */
+static inline float exp2_fast(float x)
+{
+    const float magic = 12582912.0f; /* as above; shifted left by 23, only n is left of its bits */
+    float shifted = x + magic;
+    float r = x - (shifted - magic);
+    float p = 1.326472731e-3f;
+    p = p * r + 9.671512991e-3f;
+    p = p * r + 5.550733581e-2f;
+    p = p * r + 2.402224243e-1f;
+    p = p * r + 6.931470037e-1f;
+    p = p * r + 1.0f;
+    uint32_t bits, power;
+    memcpy(&bits, &p, sizeof bits);
+    memcpy(&power, &shifted, sizeof power);
+    bits += power << 23;
+    memcpy(&p, &bits, sizeof p);
+    return x < -125.0f ? 0.0f : p;
+}
+
 #endif
