@@ -1,17 +1,18 @@
-# What the experiments cot, sft and together share: training once, scoring once, reading numbers. Sourced by their `run`, which
+# What the experiments share: training once, scoring once, reading numbers. Sourced by their `run`, which
 # sets bin (folder of the programs), out (folder of the experiment) and threads. Must not know: any one experiment's arms.
 fail() { echo "$*" >&2; exit 3; }
 
-# Runs a run file's text, given on standard input, unless it has run already. What all runs share comes first.
+# Runs a run file's text, given on standard input, unless it has run already; what was interrupted goes on from its last snapshot,
+# if nothing of it has changed. What all runs share comes first.
 train() { # folder, overrides...
-    local run=$1
+    local run=$1 begin=overwrite_output_dir=true
     shift
     [ ! -e "$run/done" ] || { cat >/dev/null; return 0; }
     echo "$(date +%H:%M:%S) ${run#"$out/"}"
     {
+        printf '# %s\n' "$@"
         cat <<YAML
 output_dir: $run
-overwrite_output_dir: true
 threads: $threads
 save_strategy: "no"
 logging_steps: 25
@@ -20,13 +21,19 @@ min_lr_rate: 0.1
 ps: {slots: 1}
 YAML
         cat
-    } >"$run.yaml"
+    } >"$run.yaml.new"
+    if [ -e "$run/snapshots/latest" ] && cmp -s "$run.yaml.new" "$run.yaml"; then
+        begin=resume_from_checkpoint=true
+    else
+        rm -f "$run.log" "$run.cpu"
+    fi
+    mv "$run.yaml.new" "$run.yaml"
     local TIMEFORMAT=%U # processor seconds, which other jobs on the machine hardly change
-    { time "$bin/worker" "$run.yaml" "$@" >"$run.log" 2>&1; } 2>"$run.cpu" || { tail -5 "$run.log" >&2; exit 4; }
+    { time "$bin/worker" "$run.yaml" "$begin" "$@" >>"$run.log" 2>&1; } 2>>"$run.cpu" || { tail -5 "$run.log" >&2; exit 4; }
     touch "$run/done"
 }
 export_once() { # run, folder
-    [ -e "$2/config.json" ] || "$bin/loar" export "$1" "$2" >/dev/null || fail "cannot export $1"
+    [ -e "$2/config.json" ] || "$bin/loar" export "$1" "$2" --overwrite >/dev/null || fail "cannot export $1"
 }
 score() { # run or folder of a model, rows, name of the score, options of loar eval...
     local run=$1 rows=$2 json=$1/score-$3.json of=--snapshot
