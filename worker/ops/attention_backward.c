@@ -95,11 +95,11 @@ void attention_delta(struct threads *pool, const struct attention *a, const floa
     threads_run(pool, delta_blocks(a) * a->heads, delta_task, &d);
 }
 
-/* scores -> weights, dweights -> gradient of the scores, of one query; columns outside [first, end) become zero. */
+/* scores -> weights, dweights -> gradient of the scores, of one query; columns outside [first, end) become zero.
+ * scale: C^-1/2; exponent: score_scale(C). */
 MULTIVERSION static void harden_row(float *restrict scores, float *restrict dweights, int first, int end, int columns,
-                                    int head_dim, float lse, float delta)
+                                    float scale, float exponent, float lse, float delta)
 {
-    float exponent = score_scale(head_dim), scale = 1.0f / sqrtf((float)head_dim);
     for (int i = 0; i < first; i++)
         scores[i] = dweights[i] = 0.0f;
     for (int i = first; i < end; i++) {
@@ -128,6 +128,7 @@ static void strip_rows(const struct meeting *t, const struct strip *s)
     int64_t packed = packed_at(a, PACK_ACROSS, t->segment, t->kv) + (int64_t)key * c, at = view_values(t->view, s->first);
     int64_t place = (int64_t)(s->first - t->first) * TILE_KEYS + s->from;
     float *weights = t->weights + place, *dscores = t->dscores + place;
+    float scale = 1.0f / sqrtf((float)c), exponent = score_scale(c);
     struct product scores = {.m = s->end - s->first, .n = columns, .k = c, .a = b->q + at, .a_row = t->view->stride, .a_step = 1,
                              .b = b->packed_k + packed, .b_step = PANEL, .b_panel = (int64_t)PANEL * c, .c = weights,
                              .c_row = TILE_KEYS};
@@ -139,7 +140,8 @@ static void strip_rows(const struct meeting *t, const struct strip *s)
     for (int r = s->first; r < s->end; r++, weights += TILE_KEYS, dscores += TILE_KEYS) {
         struct sight see = sight_of(a, view_position(t->view, r), t->key, t->columns);
         int64_t stat = view_values(t->view, r) / c;
-        harden_row(weights, dscores, see.first - s->from, see.end - s->from, columns, c, b->lse[stat], b->delta[stat]);
+        harden_row(weights, dscores, see.first - s->from, see.end - s->from, columns, scale, exponent, b->lse[stat],
+                   b->delta[stat]);
         for (int j = see.gap - s->from; j < see.gap_end - s->from; j++)
             weights[j] = dscores[j] = 0.0f;
     }
