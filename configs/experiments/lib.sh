@@ -54,4 +54,9 @@ first_number() { # file, key
     found=$(grep -o -m1 "\"$2\": *[-0-9.e+]*" "$1" 2>/dev/null | head -1 | sed 's/.*: *//')
     echo "${found:--}"
 }
+# Seconds of each training step, one a line, evaluations left out.
+step_seconds() { # metrics.jsonl
+    grep '"tokens_per_second"' "$1" | awk -F'[:,]' '{ for (i = 1; i < NF; i++) {
+        if ($i ~ /"tokens"$/) t = $(i + 1); if ($i ~ /"tokens_per_second"$/ && $(i + 1) > 0) print t / $(i + 1) } }'
+}
 percent() { awk -v x="$1" 'BEGIN { if (x == "-") print "-"; else printf "%.1f\n", 100 * x }'; }
