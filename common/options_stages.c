@@ -24,7 +24,9 @@ static bool may_change(enum option_id id)
     case OPTION_GROUP_STAGES:
     case OPTION_GROUP_LOG:
     case OPTION_GROUP_MACHINE: return false;
-    case OPTION_GROUP_LOAR: return id == OPTION_loar_dense_steps || id == OPTION_loar_anneal_share || id == OPTION_loar_frozen_share;
+    case OPTION_GROUP_LOAR:
+        return id == OPTION_loar_dense_steps || id == OPTION_loar_fit_learning_rate || id == OPTION_loar_anneal_share ||
+               id == OPTION_loar_frozen_share;
     default: break;
     }
     for (size_t i = 0; i < sizeof of_the_run / sizeof *of_the_run; i++)

@@ -17,6 +17,9 @@
 enum { PARAM_MAX_DIMS = 4, PARAM_ALIGN = 16 };
 
 enum param_role { PARAM_TRAINED, PARAM_FROZEN };
+/* Tensors that are trained beside the model, to an aim of their own, must not change how the model moves: each group is
+ * clipped by the norm of its own gradient, and may have a learning rate of its own. */
+enum param_group { PARAM_GROUP_MODEL, PARAM_GROUP_ROUTER, PARAM_GROUPS };
 enum param_init { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_UNIFORM };
 
 struct param {
@@ -25,6 +28,7 @@ struct param {
     int64_t shape[PARAM_MAX_DIMS];
     int64_t size; /* product of shape */
     enum param_role role;
+    enum param_group group;
     bool decay; /* weight decay applies (matrices yes; norms and biases no) */
     enum param_init init;
     float init_std; /* of INIT_NORMAL; INIT_UNIFORM: the bound on both sides of zero */

@@ -1,5 +1,6 @@
 #include "launch/stage.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +8,21 @@ struct optimizer_options stage_optimizer_options(const struct options *o)
 {
     return (struct optimizer_options){.beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .epsilon = o->adam_epsilon,
                                       .weight_decay = o->weight_decay, .momentum = o->momentum, .nesterov = o->nesterov};
+}
+
+/* A router's input has the width's length and entries near 1: with Adam, whose steps have the size of the rate, this moves a
+ * hidden value by about 2 a step, whatever the width. */
+static double fit_rate(const struct run *run)
+{
+    double given = run->options->loar.fit_learning_rate;
+    return given > 0 ? given : fmin(2 / (double)run->config.width, 0.01);
+}
+
+struct server_stage stage_for_server(const struct stage *stage, int number, int64_t first_step)
+{
+    return (struct server_stage){.number = number, .first_step = first_step, .schedule = stage->schedule,
+                                 .max_grad_norm = stage->run->options->max_grad_norm,
+                                 .router_steps = stage->run->routing.dense_steps, .router_rate = fit_rate(stage->run)};
 }
 
 bool stage_answers(const struct run *run, int set)

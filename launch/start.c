@@ -286,7 +286,6 @@ enum status start_server(struct start *start, struct transport *transport, const
                          struct error *err)
 {
     const struct options *o = start->run.all;
-    const struct stage *stage = &start->stages[start->meta.stage];
     struct server_config config = {
         .transport = transport,
         .table = &start->run.table,
@@ -294,8 +293,7 @@ enum status start_server(struct start *start, struct transport *transport, const
         .slots = start->slots,
         .pool = start->run.pool,
         .optimizer = start->optimizer,
-        .stage = {.number = (int)start->meta.stage, .first_step = start->meta.stage_step, .schedule = stage->schedule,
-                  .max_grad_norm = stage->run->options->max_grad_norm},
+        .stage = stage_for_server(&start->stages[start->meta.stage], (int)start->meta.stage, start->meta.stage_step),
         .credits = (int)o->ps.credits,
         .timeout_ms = (int64_t)(o->timeout_s * 1e3),
         .first_step = start->meta.step,

@@ -27,7 +27,9 @@ struct server_stage {
     int number;         /* from 0; workers take rows and options by it */
     int64_t first_step; /* steps of the run before it */
     struct schedule schedule; /* by steps of the stage */
-    double max_grad_norm;     /* 0: no clipping */
+    double max_grad_norm;     /* 0: no clipping; of each group of parameters by itself */
+    int64_t router_steps;     /* first steps of the stage in which routers have this learning rate instead */
+    double router_rate;
 };
 
 struct server_config {
@@ -52,7 +54,7 @@ struct server_step {
     int64_t step;                 /* number of the step, from 0 */
     struct slot_report sums;      /* over all slots, added in slot order */
     double learning_rate;
-    double grad_norm;             /* of the averaged gradient, before clipping */
+    double grad_norm;             /* of the averaged gradient, before clipping: the model's; where only routers learn, theirs */
     bool updated;                 /* false when the batch had no loss weight */
     double seconds, wait_seconds; /* whole step; of it waiting for workers */
     int slowest_rank;             /* whose gradients usually come last, and how late (smoothed); -1: not known */

@@ -134,17 +134,20 @@ static enum status update(struct server *s, struct server_step *out, struct erro
         return STATUS_OK;
     }
     struct gradient_norm norm = gradient_norm(s->config.optimizer, s->config.pool, sums, weight);
-    if (norm.non_finite >= 0 || !isfinite(norm.norm)) {
+    double model = norm.norm[PARAM_GROUP_MODEL], router = norm.norm[PARAM_GROUP_ROUTER];
+    if (norm.non_finite >= 0 || !isfinite(model) || !isfinite(router)) {
         char where[256];
         optimizer_locate(s->config.optimizer, norm.non_finite, where, sizeof where);
         FAIL(err, STATUS_NUMERIC, "the gradient of %s is not finite in step %lld; the last snapshot is untouched. Lower the "
              "learning rate or set max_grad_norm", where, (long long)out->step + 1);
     }
-    out->grad_norm = norm.norm;
+    out->grad_norm = model > 0 ? model : router;
+    bool fits = out->step - s->stage.first_step < s->stage.router_steps;
     struct optimizer_scalars scalars = {
-        .learning_rate = out->learning_rate,
         .step = ++s->config.updates,
-        .scale = gradient_clip(norm.norm, s->stage.max_grad_norm) / weight,
+        .pace = {[PARAM_GROUP_MODEL] = {out->learning_rate, gradient_clip(model, s->stage.max_grad_norm) / weight},
+                 [PARAM_GROUP_ROUTER] = {fits ? s->stage.router_rate : out->learning_rate,
+                                         gradient_clip(router, s->stage.max_grad_norm) / weight}},
     };
     out->updated = true;
     return optimizer_step(s->config.optimizer, s->config.pool, &scalars, s->config.shard, sums, s->before_update,

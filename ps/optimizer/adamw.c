@@ -51,19 +51,18 @@ MULTIVERSION static int adamw(float *restrict p, float *restrict m, float *restr
     return bad;
 }
 
-static bool update(const struct optimizer_options *o, const struct optimizer_scalars *s,
-                   const struct optimizer_span *span)
+static bool update(const struct optimizer_options *o, int64_t step, const struct optimizer_span *span)
 {
     /* Factors in double, rounded once, as PyTorch does it. */
     struct factors factors = {
-        .scale = (float)s->scale,
-        .decay = (float)(1 - s->learning_rate * span->weight_decay),
+        .scale = (float)span->pace.scale,
+        .decay = (float)(1 - span->pace.learning_rate * span->weight_decay),
         .beta2 = (float)o->beta2,
         .one_beta1 = (float)(1 - o->beta1),
         .one_beta2 = (float)(1 - o->beta2),
-        .root2 = (float)sqrt(1 - pow(o->beta2, (double)s->step)),
+        .root2 = (float)sqrt(1 - pow(o->beta2, (double)step)),
         .epsilon = (float)o->epsilon,
-        .step_size = (float)(s->learning_rate / (1 - pow(o->beta1, (double)s->step))),
+        .step_size = (float)(span->pace.learning_rate / (1 - pow(o->beta1, (double)step))),
     };
     return !adamw(span->parameters, span->states[0], span->states[1], span->gradient, span->count, &factors);
 }

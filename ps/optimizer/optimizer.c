@@ -12,7 +12,13 @@
 struct extent {
     int64_t begin, end;
     bool decay;
+    enum param_group group;
     const struct param *tracked; /* moved by track.h; NULL: trained */
+};
+
+/* Sums of squares of a chunk. */
+struct squares {
+    double trained[PARAM_GROUPS], tracked;
 };
 
 struct optimizer {
@@ -24,7 +30,7 @@ struct optimizer {
     const char *state_names[SHARD_MAX_STATES];
     struct extent *extents; /* in flat order */
     int n_extents;
-    double *squares;        /* [chunks.count] */
+    struct squares *squares; /* [chunks.count] */
     int64_t *bad;           /* [chunks.count] flat position or -1 */
 };
 
@@ -47,7 +53,8 @@ static void list_extents(struct optimizer *o)
     for (int i = 0; i < o->table->count; i++) {
         const struct param *p = &o->table->items[i];
         if (p->role == PARAM_TRAINED && p->size > 0)
-            o->extents[o->n_extents++] = (struct extent){p->offset, p->offset + p->size, p->decay, p->rate > 0 ? p : NULL};
+            o->extents[o->n_extents++] = (struct extent){p->offset, p->offset + p->size, p->decay, p->group,
+                                                            p->rate > 0 ? p : NULL};
     }
 }
 
@@ -154,10 +161,11 @@ int64_t optimizer_update(const struct optimizer *o, const struct optimizer_scala
             .gradient = gradient + (first - begin),
             .count = last - first,
             .weight_decay = o->extents[e].decay ? o->options.weight_decay : 0,
+            .pace = scalars->pace[o->extents[e].group],
         };
         for (int s = 0; s < o->n_states; s++)
             span.states[s] = states[s] + first;
-        if (!o->ops->update(&o->options, scalars, &span) && bad < 0)
+        if (!o->ops->update(&o->options, scalars->step, &span) && bad < 0)
             bad = first + first_non_finite(parameters + first, last - first);
     }
     return bad;
@@ -228,7 +236,7 @@ enum status optimizer_step(struct optimizer *o, struct threads *pool, const stru
     FAIL(err, STATUS_NUMERIC,
          "the update made a parameter %g: %s (learning rate %g); lower learning_rate or max_grad_norm, or lengthen "
          "the warm-up, and go on from the last snapshot",
-         (double)shard->parameters[bad], place, scalars->learning_rate);
+         (double)shard->parameters[bad], place, scalars->pace[PARAM_GROUP_MODEL].learning_rate);
 }
 
 enum { LANES = 16 };
@@ -266,22 +274,23 @@ struct norm_job {
     const float *const *gradients;
 };
 
-/* Sums of squares of [begin, end): returns that of what is trained, *tracked is that of tensors with a rate. */
-static double trained_squares(const struct optimizer *o, int64_t begin, int64_t end, const float *gradient, double *tracked)
+/* Sums of squares of [begin, end). What lies between the tensors of other sums counts for the model, in one piece. */
+static struct squares squares_of(const struct optimizer *o, int64_t begin, int64_t end, const float *gradient)
 {
-    double sum = 0;
+    struct squares sum = {0};
     int64_t from = begin;
-    *tracked = 0;
     for (int e = first_extent(o, begin); e < o->n_extents && o->extents[e].begin < end; e++) {
-        if (!o->extents[e].tracked)
+        const struct extent *extent = &o->extents[e];
+        if (!extent->tracked && extent->group == PARAM_GROUP_MODEL)
             continue;
         int64_t first, last;
-        overlap(&o->extents[e], begin, end, &first, &last);
-        sum += gradient_squares(gradient + (from - begin), first - from);
-        *tracked += gradient_squares(gradient + (first - begin), last - first);
+        overlap(extent, begin, end, &first, &last);
+        sum.trained[PARAM_GROUP_MODEL] += gradient_squares(gradient + (from - begin), first - from);
+        *(extent->tracked ? &sum.tracked : &sum.trained[extent->group]) += gradient_squares(gradient + (first - begin), last - first);
         from = last;
     }
-    return sum + gradient_squares(gradient + (from - begin), end - from);
+    sum.trained[PARAM_GROUP_MODEL] += gradient_squares(gradient + (from - begin), end - from);
+    return sum;
 }
 
 static void square_chunk(void *context, int chunk, int thread)
@@ -290,12 +299,13 @@ static void square_chunk(void *context, int chunk, int thread)
     const struct norm_job *job = context;
     struct optimizer *o = job->optimizer;
     int64_t begin = chunk_begin(&o->chunks, chunk), size = chunk_size(&o->chunks, chunk);
-    double tracked;
-    o->squares[chunk] = trained_squares(o, begin, begin + size, job->gradients[chunk], &tracked);
-    o->bad[chunk] = -1;
-    /* Squares of floats cannot overflow a double, so only a NaN or an infinity makes the sum one. */
-    if (!isfinite(o->squares[chunk] + tracked))
-        o->bad[chunk] = begin + first_non_finite(job->gradients[chunk], size);
+    struct squares *sum = &o->squares[chunk];
+    *sum = squares_of(o, begin, begin + size, job->gradients[chunk]);
+    /* Squares of floats cannot overflow a double, so only a NaN or an infinity makes a sum one. */
+    double all = sum->tracked;
+    for (int g = 0; g < PARAM_GROUPS; g++)
+        all += sum->trained[g];
+    o->bad[chunk] = isfinite(all) ? -1 : begin + first_non_finite(job->gradients[chunk], size);
 }
 
 struct gradient_norm gradient_norm(struct optimizer *o, struct threads *pool, const float *const *gradients,
@@ -303,10 +313,14 @@ struct gradient_norm gradient_norm(struct optimizer *o, struct threads *pool, co
 {
     struct norm_job job = {o, gradients};
     threads_run(pool, o->chunks.count, square_chunk, &job);
-    double sum = 0;
-    for (int c = 0; c < o->chunks.count; c++)
-        sum += o->squares[c];
-    return (struct gradient_norm){.norm = sqrt(sum) / weight, .non_finite = first_bad(o)};
+    struct gradient_norm norm = {.non_finite = first_bad(o)};
+    for (int g = 0; g < PARAM_GROUPS; g++) {
+        double sum = 0;
+        for (int c = 0; c < o->chunks.count; c++)
+            sum += o->squares[c].trained[g];
+        norm.norm[g] = sqrt(sum) / weight;
+    }
+    return norm;
 }
 
 double gradient_clip(double norm, double max_norm)

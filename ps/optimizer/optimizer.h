@@ -24,19 +24,23 @@ struct optimizer_options {
 #define OPTIMIZER_OPTIONS_DEFAULT ((struct optimizer_options){.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8})
 
 /* What changes from step to step. */
-struct optimizer_scalars {
+struct optimizer_pace {
     double learning_rate;
-    int64_t step; /* number of this update since the states were zero, from 1 (Adam's bias correction) */
     double scale; /* gradients are multiplied by it: clip factor / token weight */
 };
+struct optimizer_scalars {
+    struct optimizer_pace pace[PARAM_GROUPS];
+    int64_t step; /* number of this update since the states were zero, from 1 (Adam's bias correction) */
+};
 
-/* One run of values with one weight decay, as a rule sees it: all pointers at its first value. */
+/* One run of values with one weight decay and one pace, as a rule sees it: all pointers at its first value. */
 struct optimizer_span {
     float *parameters;
     float *states[SHARD_MAX_STATES];
     const float *gradient;
     int64_t count;
     double weight_decay;
+    struct optimizer_pace pace;
 };
 
 struct optimizer_ops {
@@ -45,8 +49,7 @@ struct optimizer_ops {
     int (*states)(const struct optimizer_options *options, const char *names[SHARD_MAX_STATES]);
     enum status (*check)(const struct optimizer_options *options, struct error *err);
     /* Updates the span; false when a parameter became NaN or infinite. */
-    bool (*update)(const struct optimizer_options *options, const struct optimizer_scalars *scalars,
-                   const struct optimizer_span *span);
+    bool (*update)(const struct optimizer_options *options, int64_t step, const struct optimizer_span *span);
 };
 
 extern const struct optimizer_ops optimizer_adamw, optimizer_sgd;
@@ -90,7 +93,7 @@ int64_t first_non_finite(const float *values, int64_t count);
 double gradient_clip(double norm, double max_norm);
 
 struct gradient_norm {
-    double norm;        /* Euclidean, of gradient / weight, over all chunks in chunk order; tensors with a rate left out */
+    double norm[PARAM_GROUPS]; /* Euclidean, of gradient / weight, over all chunks in chunk order; tensors with a rate left out */
     int64_t non_finite; /* flat position of the first NaN or infinite value in any tensor, or -1 */
 };
 

@@ -59,14 +59,14 @@ MULTIVERSION static int with_momentum(float *restrict p, float *restrict buffer,
     return bad;
 }
 
-static bool update(const struct optimizer_options *o, const struct optimizer_scalars *s,
-                   const struct optimizer_span *span)
+static bool update(const struct optimizer_options *o, int64_t step, const struct optimizer_span *span)
 {
+    (void)step;
     struct factors factors = {
-        .scale = (float)s->scale,
+        .scale = (float)span->pace.scale,
         .decay = (float)span->weight_decay,
         .momentum = (float)o->momentum,
-        .rate = (float)s->learning_rate,
+        .rate = (float)span->pace.learning_rate,
     };
     if (o->momentum == 0)
         return !plain(span->parameters, span->gradient, span->count, &factors);

@@ -211,9 +211,9 @@ static void check_training(struct check *c)
         worst_loss = loss_error <= worst_loss ? worst_loss : loss_error;
         worst_norm = norm_error <= worst_norm ? worst_norm : norm_error;
         struct optimizer_scalars scalars = {
-            .learning_rate = json_to_real(json_member(train, "lr")),
+            .pace = {{json_to_real(json_member(train, "lr")),
+                      gradient_clip(norm, json_to_real(json_member(train, "clip_grad_norm"))) / numbers.weight}},
             .step = (int64_t)step + 1,
-            .scale = gradient_clip(norm, json_to_real(json_member(train, "clip_grad_norm"))) / numbers.weight,
         };
         if (optimizer_step(optimizer, c->pool, &scalars, shard, sums, NULL, NULL, &c->err) != STATUS_OK)
             c->failed = true;

@@ -93,7 +93,7 @@ static void as_pytorch(void **state)
             float gradient[16] = {0};
             for (int i = 0; i < GOLDEN_VALUES; i++)
                 gradient[i] = golden_gradient(step, i) * 8;
-            struct optimizer_scalars scalars = {.learning_rate = golden->rate, .step = step, .scale = 1.0 / 8};
+            struct optimizer_scalars scalars = {.pace = {{golden->rate, 1.0 / 8}}, .step = step};
             assert_int_equal(
                 optimizer_update(optimizer, &scalars, 0, 16, shard->parameters, shard->states, gradient), -1);
         }
@@ -194,7 +194,7 @@ static void adamw_as_in_double(void **state)
             p[i] -= rate * (at->decay ? 0.1 : 0) * p[i];
             p[i] -= rate * (m[i] / (1 - pow(0.9, step))) / (sqrt(v[i] / (1 - pow(0.999, step))) + 1e-8);
         }
-        struct optimizer_scalars scalars = {.learning_rate = rate, .step = step, .scale = scale};
+        struct optimizer_scalars scalars = {.pace = {{rate, scale}}, .step = step};
         assert_ok(optimizer_step(space.optimizer, pool, &scalars, space.shard, space.by_chunk, NULL, NULL, &err), &err);
     }
     for (int64_t i = 0; i < values; i++) {
@@ -217,7 +217,7 @@ static void padding_stays_zero(void **state)
         space_open(&space, which ? "sgd" : "adamw", which ? &sgd_options : &adam_options, 32);
         for (int step = 1; step <= 3; step++) {
             space_gradient(&space, step);
-            struct optimizer_scalars scalars = {.learning_rate = 0.1, .step = step, .scale = 1};
+            struct optimizer_scalars scalars = {.pace = {{0.1, 1}}, .step = step};
             assert_ok(optimizer_step(space.optimizer, pool, &scalars, space.shard, space.by_chunk, NULL, NULL, &err),
                       &err);
         }
@@ -247,7 +247,7 @@ static void decay_only_where_flagged(void **state)
     size_t bytes = (size_t)space.table.values * sizeof(float);
     memcpy(start, space.shard->parameters, bytes);
     memset(space.gradient, 0, bytes);
-    struct optimizer_scalars scalars = {.learning_rate = 0.5, .step = 1, .scale = 1};
+    struct optimizer_scalars scalars = {.pace = {{0.5, 1}}, .step = 1};
     assert_int_equal(optimizer_update(space.optimizer, &scalars, 0, space.table.values, space.shard->parameters,
                                       space.shard->states, space.gradient),
                      -1);
@@ -269,7 +269,7 @@ static void run_steps(const char *optim, const struct optimizer_options *options
     space_open(&space, optim, options, chunk_values);
     for (int step = 1; step <= 5; step++) {
         space_gradient(&space, step);
-        struct optimizer_scalars scalars = {.learning_rate = 0.01, .step = step, .scale = 0.3};
+        struct optimizer_scalars scalars = {.pace = {{0.01, 0.3}}, .step = step};
         assert_ok(optimizer_step(space.optimizer, pool, &scalars, space.shard, space.by_chunk, NULL, NULL, &err), &err);
     }
     size_t values = (size_t)space.table.values;
@@ -308,7 +308,7 @@ static void any_range_is_allowed(void **state)
     space_open(&whole, "adamw", &adam_options, 64);
     space_open(&parts, "adamw", &adam_options, 64);
     space_gradient(&whole, 1);
-    struct optimizer_scalars scalars = {.learning_rate = 0.01, .step = 1, .scale = 1};
+    struct optimizer_scalars scalars = {.pace = {{0.01, 1}}, .step = 1};
     int64_t values = whole.table.values;
     optimizer_update(whole.optimizer, &scalars, 0, values, whole.shard->parameters, whole.shard->states,
                      whole.gradient);
@@ -351,7 +351,7 @@ static void chunks_are_announced_before_they_change(void **state)
     float start[64];
     for (int c = 0; c < space.chunks.count; c++)
         start[c] = space.shard->parameters[chunk_begin(&space.chunks, c)];
-    struct optimizer_scalars scalars = {.learning_rate = 0.1, .step = 1, .scale = 1};
+    struct optimizer_scalars scalars = {.pace = {{0.1, 1}}, .step = 1};
     assert_ok(optimizer_step(space.optimizer, pool, &scalars, space.shard, space.by_chunk, see_chunk, &watch, &err),
               &err);
     for (int c = 0; c < space.chunks.count; c++) {
@@ -381,10 +381,10 @@ static void norm_and_clip(void **state)
         assert_ok(threads_create(threads, &pool, &err), &err);
         struct gradient_norm norm = gradient_norm(space.optimizer, pool, space.by_chunk, 7);
         assert_int_equal(norm.non_finite, -1);
-        assert_true(fabs(norm.norm - sqrt(plain) / 7) <= 1e-13 * norm.norm);
+        assert_true(fabs(norm.norm[PARAM_GROUP_MODEL] - sqrt(plain) / 7) <= 1e-13 * norm.norm[PARAM_GROUP_MODEL]);
         if (threads == 1)
-            first = norm.norm;
-        assert_true(norm.norm == first);
+            first = norm.norm[PARAM_GROUP_MODEL];
+        assert_true(norm.norm[PARAM_GROUP_MODEL] == first);
         threads_free(pool);
     }
     space_close(&space);
@@ -401,6 +401,59 @@ static void norm_and_clip(void **state)
     }
     float large[2] = {3e38f, -3e38f};
     assert_true(isfinite(gradient_squares(large, 2)));
+}
+
+/* "up" and "bias" become routers: the norm of each group is its own, and each tensor ends as it does in a space where all
+ * tensors go at its group's pace. */
+static void groups_go_at_their_own_pace(void **state)
+{
+    (void)state;
+    static const struct optimizer_pace model = {0.01, 0.5}, router = {0.3, 2};
+    struct error err;
+    struct threads *pool;
+    assert_ok(threads_create(2, &pool, &err), &err);
+    struct space mixed, slow, fast;
+    space_open(&mixed, "adamw", &adam_options, 48);
+    space_open(&slow, "adamw", &adam_options, 1024);
+    space_open(&fast, "adamw", &adam_options, 64);
+    for (int t = 0; t < mixed.table.count; t++)
+        if (!strcmp(mixed.table.items[t].name, "up") || !strcmp(mixed.table.items[t].name, "bias"))
+            mixed.table.items[t].group = PARAM_GROUP_ROUTER;
+    optimizer_free(mixed.optimizer);
+    assert_ok(optimizer_create("adamw", &adam_options, &mixed.table, &mixed.chunks, &mixed.optimizer, &err), &err);
+    for (int step = 1; step <= 3; step++) {
+        space_gradient(&mixed, step);
+        space_gradient(&slow, step);
+        space_gradient(&fast, step);
+        double squares[PARAM_GROUPS] = {0};
+        for (int64_t i = 0; i < mixed.table.values; i++) {
+            const struct param *at = &mixed.table.items[params_at(&mixed.table, i)];
+            bool padding = i >= at->offset + at->size; /* counts for the model, where it is always zero */
+            squares[padding ? PARAM_GROUP_MODEL : at->group] += (double)mixed.gradient[i] * (double)mixed.gradient[i];
+        }
+        struct gradient_norm norm = gradient_norm(mixed.optimizer, pool, mixed.by_chunk, 7);
+        for (int g = 0; g < PARAM_GROUPS; g++)
+            assert_true(squares[g] > 0 && fabs(norm.norm[g] - sqrt(squares[g]) / 7) <= 1e-13 * norm.norm[g]);
+        struct optimizer_scalars scalars = {.pace = {[PARAM_GROUP_MODEL] = model, [PARAM_GROUP_ROUTER] = router}, .step = step};
+        assert_ok(optimizer_step(mixed.optimizer, pool, &scalars, mixed.shard, mixed.by_chunk, NULL, NULL, &err), &err);
+        scalars.pace[PARAM_GROUP_MODEL] = model;
+        assert_ok(optimizer_step(slow.optimizer, pool, &scalars, slow.shard, slow.by_chunk, NULL, NULL, &err), &err);
+        scalars.pace[PARAM_GROUP_MODEL] = router;
+        assert_ok(optimizer_step(fast.optimizer, pool, &scalars, fast.shard, fast.by_chunk, NULL, NULL, &err), &err);
+    }
+    for (int t = 0; t < mixed.table.count; t++) {
+        const struct param *p = &mixed.table.items[t];
+        const struct space *same = p->group == PARAM_GROUP_ROUTER ? &fast : &slow, *other = same == &fast ? &slow : &fast;
+        if (p->role != PARAM_TRAINED)
+            continue;
+        size_t bytes = (size_t)p->size * sizeof(float);
+        assert_memory_equal(mixed.shard->parameters + p->offset, same->shard->parameters + p->offset, bytes);
+        assert_memory_not_equal(mixed.shard->parameters + p->offset, other->shard->parameters + p->offset, bytes);
+    }
+    space_close(&mixed);
+    space_close(&slow);
+    space_close(&fast);
+    threads_free(pool);
 }
 
 static void bad_gradients_are_located(void **state)
@@ -421,7 +474,7 @@ static void bad_gradients_are_located(void **state)
         space.gradient[position + 40] = bad[b];
         struct gradient_norm norm = gradient_norm(space.optimizer, pool, space.by_chunk, 1);
         assert_int_equal(norm.non_finite, position);
-        assert_false(isfinite(norm.norm));
+        assert_false(isfinite(norm.norm[PARAM_GROUP_MODEL]));
         optimizer_locate(space.optimizer, position, place, sizeof place);
         assert_string_equal(place, "tensor 'up' [2, 3, 16]");
     }
@@ -453,7 +506,7 @@ static void bad_parameters_stop_the_run(void **state)
         space_gradient(&space, 1);
         const struct param *down = &space.table.items[params_find(&space.table, "down")];
         space.gradient[down->offset + 16 * 3 + 5] = INFINITY;
-        struct optimizer_scalars scalars = {.learning_rate = 0.1, .step = 1, .scale = 1};
+        struct optimizer_scalars scalars = {.pace = {{0.1, 1}}, .step = 1};
         assert_refused(optimizer_step(space.optimizer, pool, &scalars, space.shard, space.by_chunk, NULL, NULL, &err),
                        STATUS_NUMERIC, &err, "tensor 'down' [3, 5]");
         scalars.step = 0;
@@ -595,6 +648,7 @@ int main(void)
         cmocka_unit_test(any_range_is_allowed),
         cmocka_unit_test(chunks_are_announced_before_they_change),
         cmocka_unit_test(norm_and_clip),
+        cmocka_unit_test(groups_go_at_their_own_pace),
         cmocka_unit_test(bad_gradients_are_located),
         cmocka_unit_test(bad_parameters_stop_the_run),
         cmocka_unit_test(norms_of_reference_models),

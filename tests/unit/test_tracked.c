@@ -84,7 +84,7 @@ static void space_gradient(struct space *s, int64_t step)
 static void space_step(struct space *s, int64_t step, double scale, optimizer_chunk_fn *before, void *context)
 {
     struct error err;
-    struct optimizer_scalars scalars = {.learning_rate = 0.01, .step = step, .scale = scale};
+    struct optimizer_scalars scalars = {.pace = {{0.01, scale}}, .step = step};
     assert_ok(optimizer_step(s->optimizer, s->pool, &scalars, s->shard, s->by_chunk, before, context, &err), &err);
 }
 
@@ -128,8 +128,8 @@ static void dense_models_keep_their_bits(void **state)
             for (int64_t i = 0; i < s.table.values; i++)
                 s.gradient[i] /= 3;
             struct gradient_norm norm = gradient_norm(s.optimizer, s.pool, s.by_chunk, 7);
-            norms += norm.norm;
-            space_step(&s, step, gradient_clip(norm.norm, 1) / 7, NULL, NULL);
+            norms += norm.norm[PARAM_GROUP_MODEL];
+            space_step(&s, step, gradient_clip(norm.norm[PARAM_GROUP_MODEL], 1) / 7, NULL, NULL);
         }
         space_digest(&s, hex);
         assert_string_equal(hex, known[k].digest);
@@ -206,7 +206,7 @@ static void five_steps(struct space *s)
     space_fill(s);
     for (int64_t step = 1; step <= 5; step++) {
         space_gradient(s, step);
-        double norm = gradient_norm(s->optimizer, s->pool, s->by_chunk, 7).norm;
+        double norm = gradient_norm(s->optimizer, s->pool, s->by_chunk, 7).norm[PARAM_GROUP_MODEL];
         assert_true(gradient_clip(norm, 1) < 1);
         space_step(s, step, gradient_clip(norm, 1) / 7, NULL, NULL);
     }
@@ -344,7 +344,7 @@ static void norm_leaves_them_out(void **state)
                 }
             struct gradient_norm norm = gradient_norm(s.optimizer, s.pool, s.by_chunk, 8);
             assert_int_equal(norm.non_finite, -1);
-            assert_true(squares > 0 && norm.norm == sqrt(squares) / 8);
+            assert_true(squares > 0 && norm.norm[PARAM_GROUP_MODEL] == sqrt(squares) / 8);
             space_close(&s);
         }
 }
@@ -373,7 +373,7 @@ static void bad_sums_are_located(void **state)
                 assert_int_equal(norm.non_finite, position);
                 optimizer_locate(s.optimizer, norm.non_finite, place, sizeof place);
                 assert_string_equal(place, wanted);
-                struct optimizer_scalars scalars = {.learning_rate = 0.01, .step = 1, .scale = 1};
+                struct optimizer_scalars scalars = {.pace = {{0.01, 1}}, .step = 1};
                 assert_refused(optimizer_step(s.optimizer, s.pool, &scalars, s.shard, s.by_chunk, NULL, NULL, &err),
                                STATUS_NUMERIC, &err, "tensor 'average' [4, ");
                 space_close(&s);
@@ -391,7 +391,7 @@ static void the_first_bad_value_is_named(void **state)
         space_gradient(&s, 1);
         s.gradient[s.table.items[params_find(&s.table, first ? "scores" : "norm")].offset + 2] = NAN;
         s.gradient[s.table.items[params_find(&s.table, first ? "embed" : "average")].offset + 65 + 2] = NAN;
-        struct optimizer_scalars scalars = {.learning_rate = 0.01, .step = 1, .scale = 1};
+        struct optimizer_scalars scalars = {.pace = {{0.01, 1}}, .step = 1};
         assert_refused(optimizer_step(s.optimizer, s.pool, &scalars, s.shard, s.by_chunk, NULL, NULL, &err), STATUS_NUMERIC,
                        &err, first ? "tensor 'scores' [0, 2]" : "tensor 'norm' [2]");
         space_close(&s);

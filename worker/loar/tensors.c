@@ -71,7 +71,7 @@ enum status loar_list(const struct loar_config *config, const struct loar_shape 
     for (const struct tensor *t = tensors; t < tensors + N_TENSORS; t++) {
         char room[NAME_SIZE];
         struct param p = {.name = room, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}, .init = t->init,
-                          .init_std = t->init_std, .decay = t->decay, .rate = t->rate};
+                          .init_std = t->init_std, .decay = t->decay, .rate = t->rate, .group = PARAM_GROUP_ROUTER};
         named(room, layer, t);
         if (t->used)
             TRY(params_add(table, &p, NULL, err));
