@@ -316,7 +316,7 @@ static enum status enter_stage(struct course *c, int number, bool begins, struct
     TRY(optimizer_set_options(c->start.optimizer, &settings, err));
     c->meta.global_batch = c->start.slots * o->per_device_train_batch_size;
     c->meta.max_steps = start_total_steps(&c->start, &c->meta);
-    struct server_stage entered = stage_for_server(stage, number, c->meta.stage_step);
+    struct server_stage entered = stage_for_server(stage, c->meta.stage_step);
     server_enter_stage(c->server, &entered);
     if (stage->run->name)
         report_stage(c->report, stage->run->name, c->meta.step, stage->steps, begins);

@@ -18,9 +18,9 @@ static double fit_rate(const struct run *run)
     return given > 0 ? given : fmin(2 / (double)run->config.width, 0.01);
 }
 
-struct server_stage stage_for_server(const struct stage *stage, int number, int64_t first_step)
+struct server_stage stage_for_server(const struct stage *stage, int64_t first_step)
 {
-    return (struct server_stage){.number = number, .first_step = first_step, .schedule = stage->schedule,
+    return (struct server_stage){.number = stage->run->stage, .first_step = first_step, .schedule = stage->schedule,
                                  .max_grad_norm = stage->run->options->max_grad_norm,
                                  .router_steps = stage->run->routing.dense_steps, .router_rate = fit_rate(stage->run)};
 }

@@ -19,8 +19,8 @@ struct stage {
 
 /* Settings of the optimizer that may differ from stage to stage. */
 struct optimizer_options stage_optimizer_options(const struct options *options);
-/* What the server is to know of the run's stage `number`, which begins behind first_step steps of the run. */
-struct server_stage stage_for_server(const struct stage *stage, int number, int64_t first_step);
+/* What the server is to know of the stage, which begins behind first_step steps of the run. */
+struct server_stage stage_for_server(const struct stage *stage, int64_t first_step);
 
 /* Plans all stages of a run whose rows are laid out (run_plan): stages[run->n_stages]. STATUS_USAGE names the stage. */
 enum status stages_plan(struct run *run, struct stage *stages, struct error *err);

@@ -293,7 +293,7 @@ enum status start_server(struct start *start, struct transport *transport, const
         .slots = start->slots,
         .pool = start->run.pool,
         .optimizer = start->optimizer,
-        .stage = stage_for_server(&start->stages[start->meta.stage], (int)start->meta.stage, start->meta.stage_step),
+        .stage = stage_for_server(&start->stages[start->meta.stage], start->meta.stage_step),
         .credits = (int)o->ps.credits,
         .timeout_ms = (int64_t)(o->timeout_s * 1e3),
         .first_step = start->meta.step,

@@ -1,5 +1,5 @@
 /* Optimizers behind one interface: a rule updates any range of the flat space, so threads and servers take chunks as
- * they like and no bit depends on the cut. Also the global norm of the gradient and the clip factor.
+ * they like and no bit depends on the cut. Also the norm of the gradient, by groups of tensors, and the clip factor.
  * Tensors with a rate (common/params.h) are moved by track.h instead; their states stay zero.
  * Gradients are sums over tokens; they are divided by the token weight once, inside the update (its `scale`).
  * Must not know: where a gradient came from, messages, files. */

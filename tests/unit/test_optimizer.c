@@ -436,7 +436,6 @@ static void groups_go_at_their_own_pace(void **state)
             assert_true(squares[g] > 0 && fabs(norm.norm[g] - sqrt(squares[g]) / 7) <= 1e-13 * norm.norm[g]);
         struct optimizer_scalars scalars = {.pace = {[PARAM_GROUP_MODEL] = model, [PARAM_GROUP_ROUTER] = router}, .step = step};
         assert_ok(optimizer_step(mixed.optimizer, pool, &scalars, mixed.shard, mixed.by_chunk, NULL, NULL, &err), &err);
-        scalars.pace[PARAM_GROUP_MODEL] = model;
         assert_ok(optimizer_step(slow.optimizer, pool, &scalars, slow.shard, slow.by_chunk, NULL, NULL, &err), &err);
         scalars.pace[PARAM_GROUP_MODEL] = router;
         assert_ok(optimizer_step(fast.optimizer, pool, &scalars, fast.shard, fast.by_chunk, NULL, NULL, &err), &err);
