@@ -72,13 +72,15 @@ static enum status prepare(struct answers *a, struct error *err)
     return STATUS_OK;
 }
 
-static enum status take(struct answers *a, const struct question *q, struct item *item, struct error *err)
+static enum status take(struct answers *a, const struct questions *from, const struct question *q, struct item *item, struct error *err)
 {
     struct answered *out = &item->answered;
     text_clear(&out->question);
     text_clear(&out->expected);
     item->prompt.count = 0;
     out->number = a->number++;
+    out->sequence = from->time;
+    out->sequences = from->times;
     out->has_expected = q->expected != NULL;
     text_append(&out->question, q->asked->content, q->asked->content_size);
     if (q->expected)
@@ -94,11 +96,11 @@ static enum status take_all(struct answers *a, struct questions *questions, int6
 {
     struct question question;
     bool found = true;
-    for (a->count = 0; a->count < a->n_items && (limit < 0 || a->number < limit); a->count++) {
+    for (a->count = 0; a->count < a->n_items && (limit < 0 || a->number / questions->times < limit); a->count++) {
         TRY(questions_next(questions, a->source->options.cot_prompt, &question, &found, err));
         if (!found)
             break;
-        TRY(take(a, &question, &a->items[a->count], err));
+        TRY(take(a, questions, &question, &a->items[a->count], err));
     }
     return STATUS_OK;
 }
@@ -131,7 +133,8 @@ static enum status run_all(struct answers *a, struct questions *questions, int64
         threads_run(a->pool, a->count, answer_item, a);
         for (int i = 0; i < a->count; i++) {
             if (a->items[i].status != STATUS_OK) {
-                error_set(err, a->items[i].status, "question %lld: %s", (long long)a->items[i].answered.number + 1, a->items[i].err.text);
+                error_set(err, a->items[i].status, "question %lld: %s",
+                          (long long)(a->items[i].answered.number / questions->times) + 1, a->items[i].err.text);
                 return a->items[i].status;
             }
             TRY(fn(context, &a->items[i].answered, err));

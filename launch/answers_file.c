@@ -34,6 +34,8 @@ void answers_file_line(const struct answered *a, struct text *out)
     put_member(&line, "thought", &g->thought);
     put_member(&line, "answer", &g->answer);
     text_printf(&line, ", \"status\": \"%s\", \"tokens\": %d", generate_status_name(g->status), g->thought_tokens + g->answer_tokens);
+    if (a->sequences > 1)
+        text_printf(&line, ", \"sequence\": %lld", (long long)a->sequence);
     if (a->votes.samples > 1)
         text_printf(&line, ", \"votes\": %d, \"samples\": %d", votes_of_winner(&a->votes), a->votes.samples);
     if (a->has_expected) {

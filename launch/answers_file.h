@@ -6,8 +6,8 @@
 #include "launch/answers.h"
 #include "launch/request.h"
 
-/* Appends {"prompt": ..., "thought": ..., "answer": ..., "status": ..., "tokens": ...} and an end of line; with votes, "votes"
- * and "samples"; with an expected answer, "expected", "right" and "right_number". */
+/* Appends {"prompt": ..., "thought": ..., "answer": ..., "status": ..., "tokens": ...} and an end of line; with several
+ * answers to a question, "sequence", from 0; with votes, "votes" and "samples"; with an expected answer, "expected", "right" and "right_number". */
 void answers_file_line(const struct answered *answered, struct text *out);
 
 /* Answers all questions into request->out ("-": standard output) on request->threads threads; adds up their scores. */

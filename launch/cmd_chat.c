@@ -90,7 +90,8 @@ static enum status parse_arguments(struct chat *c, int argc, char **argv, struct
         const char *name;
         bool given;
     } idle[] = {{"prompt", r->prompt}, {"file", r->file}, {"lines", r->lines}, {"format", r->format}, {"out", r->out}, {"json", r->json},
-                {"raw", r->raw}, {"rows", r->rows >= 0}, {"score", r->score >= 0}};
+                {"raw", r->raw}, {"rows", r->rows >= 0}, {"score", r->score >= 0},
+                {"num_return_sequences", r->num_return_sequences >= 0}};
     for (size_t i = 0; i < sizeof idle / sizeof *idle; i++)
         if (idle[i].given)
             FAIL(err, STATUS_USAGE, "loar chat has no use for --%s: it reads questions from standard input; see loar chat --help", idle[i].name);

@@ -212,7 +212,8 @@ static enum status check(const struct request *r, struct error *err)
     const struct {
         const char *name;
         bool given;
-    } others[] = {{"prompt", r->prompt}, {"lines", r->lines}, {"out", r->out}, {"score", r->score >= 0}, {"raw", r->raw}};
+    } others[] = {{"prompt", r->prompt}, {"lines", r->lines}, {"out", r->out}, {"score", r->score >= 0}, {"raw", r->raw},
+                  {"num_return_sequences", r->num_return_sequences >= 0}};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (others[i].given)
             FAIL(err, STATUS_USAGE, "--%s belongs to loar generate; loar eval compares the answers to the rows of --file", others[i].name);

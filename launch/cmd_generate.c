@@ -31,7 +31,7 @@ static const char usage[] =
     "  --file ROWS       a file of rows as in training; every question is answered\n"
     "  --lines FILE      questions of plain text, one a line; -: standard input\n"
     "  --out FILE        write the answers as JSON, one a line, instead of printing them (-: to standard output), with prompt,\n"
-    "                    thought, answer, status, tokens, and, where there are any, votes, expected and right; rows are\n"
+    "                    thought, answer, status, tokens, and, where there are any, sequence, votes, expected and right; rows are\n"
     "                    answered on all threads, or on --threads N, with the same answers for any number\n"
     "  --format NAME     format of the rows (default auto); --question_column NAME, --answer_column NAME and so on name\n"
     "                    columns that are not called as the format calls them; --quoting, --header: how to read .csv and .tsv\n"
@@ -40,6 +40,7 @@ static const char usage[] =
     "  --task NAME       task of the questions, where attention is routed by task (default: the default task of training);\n"
     "                    for a task that was trained with task_type seq_cls the label of the text is printed, with the\n"
     "                    probabilities of the best ones, and --score gives accuracy and macro F1\n"
+    "  --num_return_sequences N  so many answers to each question, drawn apart; needs do_sample\n"
     "  --raw             continue the text itself, without a chat template\n"
     "  --seed N          seed of the random numbers\n"
     "  --force-template  let a model answer with another chat template than it was trained with\n"
@@ -59,7 +60,7 @@ struct session {
     struct arena arena;
     struct speech speech;
     struct votes votes;
-    int64_t rows;
+    int64_t answers;
     struct score score;
 };
 
@@ -123,13 +124,22 @@ static enum status ask(struct session *s, const struct conversation *conversatio
     return st;
 }
 
-static enum status answer_row(struct session *s, const struct question *q, bool print, bool score, struct error *err)
+/* Where there are several answers to a question. */
+static void print_number(const struct session *s, int64_t sequence)
+{
+    if (request_sequences(s->request) > 1)
+        printf("%sanswer %lld of %lld:\n", sequence ? "\n" : "", (long long)sequence + 1, (long long)request_sequences(s->request));
+}
+
+static enum status answer_row(struct session *s, const struct question *q, int64_t sequence, bool print, bool score, struct error *err)
 {
     struct generated out = {0};
     struct score one = {0};
-    if (print)
+    if (print && !sequence)
         printf("\nquestion: %.*s\n", (int)q->asked->content_size, q->asked->content);
-    enum status st = ask(s, &q->conversation, (uint64_t)s->rows, print, &out, err);
+    if (print)
+        print_number(s, sequence);
+    enum status st = ask(s, &q->conversation, (uint64_t)s->answers, print, &out, err);
     if (st == STATUS_OK && q->expected)
         score_answer(q->expected->content, q->expected->content_size, out.answer.data, out.answer.size, out.status,
                      s->generation.settings.answer_prefix, &one);
@@ -159,13 +169,13 @@ static enum status print_score(const struct score *score, struct error *err)
 static enum status answer_file(struct session *s, struct questions *questions, struct error *err)
 {
     const struct request *r = s->request;
-    for (s->rows = 0; r->rows < 0 || s->rows < r->rows || s->rows < r->score; s->rows++) {
+    for (int64_t row = 0; r->rows < 0 || row < r->rows || row < r->score; row = ++s->answers / questions->times) {
         struct question question;
         bool found;
         TRY(questions_next(questions, s->source->options.cot_prompt, &question, &found, err));
         if (!found)
             break;
-        TRY(answer_row(s, &question, r->rows < 0 || s->rows < r->rows, s->rows < r->score, err));
+        TRY(answer_row(s, &question, questions->time, r->rows < 0 || row < r->rows, row < r->score, err));
     }
     return s->score.rows ? print_score(&s->score, err) : STATUS_OK;
 }
@@ -176,11 +186,13 @@ static enum status answer_prompt(struct session *s, struct error *err)
     struct generated out = {0};
     struct message question = {.role = ROLE_USER, .content = r->prompt, .content_size = strlen(r->prompt)};
     struct conversation conversation = {.messages = &question, .count = 1, .weight = 1};
-    if (r->raw)
-        printf("%s", r->prompt);
     enum status st = r->raw ? STATUS_OK : conversation_dress(&conversation, s->source->options.cot_prompt, NULL, &s->arena, err);
-    if (st == STATUS_OK)
-        st = ask(s, r->raw ? NULL : &conversation, 0, true, &out, err);
+    for (int64_t i = 0; i < request_sequences(r) && st == STATUS_OK; i++) {
+        print_number(s, i);
+        if (r->raw)
+            printf("%s", r->prompt);
+        st = ask(s, r->raw ? NULL : &conversation, (uint64_t)i, true, &out, err);
+    }
     generated_free(&out);
     return st;
 }
@@ -195,8 +207,8 @@ static enum status make_generator(struct session *s, struct error *err)
 static enum status classify_request(struct session *s, struct error *err)
 {
     const struct request *r = s->request;
-    if (r->out || r->lines)
-        FAIL(err, STATUS_USAGE, "--out and --lines are not for a task that was trained with task_type seq_cls; give --prompt or --file");
+    if (r->out || r->lines || request_sequences(r) > 1)
+        FAIL(err, STATUS_USAGE, "--out, --lines and --num_return_sequences are not for a task that was trained with task_type seq_cls; give --prompt or --file");
     return classify(&(struct classify_request){.prompt = r->prompt, .file = r->file, .format = r->format, .task = r->task,
                                                .columns = r->columns, .table = r->table, .rows = r->rows, .score = r->score},
                     s->source, err);
@@ -209,6 +221,9 @@ static enum status generate(struct session *s, struct error *err)
     if (!r->raw && classify_is_meant(s->source, r->task))
         return classify_request(s, err);
     request_warn(r, s->source);
+    if (request_sequences(r) > 1 && !s->source->options.do_sample)
+        FAIL(err, STATUS_USAGE, "--num_return_sequences %lld: all the same while do_sample is false; give --do_sample (and a --temperature)",
+             (long long)request_sequences(r));
     TRY(make_generator(s, err));
     if (r->prompt)
         return answer_prompt(s, err);
@@ -233,6 +248,8 @@ static enum status check(const struct request *r, struct error *err)
         FAIL(err, STATUS_USAGE, "--score is not for --out, which compares all rows; --rows limits them");
     if ((r->out || r->threads >= 0) && r->prompt)
         FAIL(err, STATUS_USAGE, "--out and --threads go with --file or --lines, not with --prompt");
+    if (!request_sequences(r))
+        FAIL(err, STATUS_USAGE, "--num_return_sequences is 0; at least one answer is needed");
     if (r->threads >= 0 && !r->out)
         FAIL(err, STATUS_USAGE, "--threads goes with --out: without it answers are printed one by one, as they come");
     return STATUS_OK;

@@ -131,6 +131,7 @@ void page_put_optimisation(struct text *out, const struct history *h)
     } charts[] = {
         {"learning_rate", "Learning rate", false},
         {"grad_norm", "Gradient norm, before clipping", true},
+        {"router_grad_norm", "Gradient norm of the routers, before clipping", true},
         {"tokens_per_second", "Tokens per second", false},
     };
     struct section section = {.title = "Optimisation and speed"};

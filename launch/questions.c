@@ -9,7 +9,9 @@
 
 enum status questions_open(const struct request *r, const struct chat_template *t, struct questions *out, struct error *err)
 {
-    *out = (struct questions){.path = r->file ? r->file : r->lines, .options = {.columns = r->columns}};
+    *out = (struct questions){.path = r->file ? r->file : r->lines, .options = {.columns = r->columns},
+                              .times = request_sequences(r)};
+    out->time = out->times - 1;
     out->options.thought_open = t ? template_thought_open(t) : NULL;
     out->options.thought_close = t ? template_thought_tag(t) : NULL;
     if (r->lines) {
@@ -90,6 +92,11 @@ static enum status next_row(struct questions *q, struct question *out, bool *fou
 enum status questions_next(struct questions *q, const char *cot_prompt, struct question *out, bool *found, struct error *err)
 {
     struct conversation *c = &out->conversation;
+    *found = ++q->time < q->times;
+    if (*found) {
+        *out = q->last;
+        return STATUS_OK;
+    }
     arena_reset(&q->arena);
     TRY(q->lines ? next_line(q, out, found, err) : next_row(q, out, found, err));
     if (!*found)
@@ -97,5 +104,8 @@ enum status questions_next(struct questions *q, const char *cot_prompt, struct q
     bool answered = c->messages[c->count - 1].role == ROLE_ASSISTANT;
     out->expected = answered ? &c->messages[c->count - 1] : NULL;
     out->asked = &c->messages[answered && c->count > 1 ? c->count - 2 : c->count - 1];
-    return conversation_dress(c, cot_prompt, NULL, &q->arena, err);
+    TRY(conversation_dress(c, cot_prompt, NULL, &q->arena, err));
+    q->last = *out;
+    q->time = 0;
+    return STATUS_OK;
 }

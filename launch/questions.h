@@ -33,12 +33,14 @@ struct questions {
     FILE *lines;      /* NULL: records are read */
     struct text line;
     struct message message; /* of the line */
+    struct question last;
+    int64_t times, time; /* each question is handed out so many times; the last one was for the time-th, from 0 */
     struct json *row;
     struct arena arena;
 };
 
-/* Tags of thoughts are the template's. request->file or request->lines ("-": standard input), with the request's format and columns. On failure nothing is left
- * open. */
+/* Tags of thoughts are the template's. request->file or request->lines ("-": standard input), with the request's format and
+ * columns; every question as often as the request wants answers to it. On failure nothing is left open. */
 enum status questions_open(const struct request *request, const struct chat_template *chat_template, struct questions *out,
                            struct error *err);
 void questions_close(struct questions *questions);

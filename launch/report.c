@@ -339,6 +339,8 @@ void report_step(struct report *report, const struct step_facts *f)
     put_losses_json(&json, "", &f->sums);
     put_real(&json, "learning_rate", f->learning_rate);
     put_real(&json, "grad_norm", f->grad_norm);
+    if (f->router_grad_norm != 0)
+        put_real(&json, "router_grad_norm", f->router_grad_norm);
     put_int(&json, "tokens", f->sums.tokens);
     put_int(&json, "num_input_tokens_seen", f->tokens_seen);
     put_real(&json, "tokens_per_second", f->tokens_per_second);

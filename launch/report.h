@@ -102,6 +102,7 @@ struct step_facts {
     double epoch;
     struct slot_report sums; /* since the last line */
     double learning_rate, grad_norm; /* of the last step */
+    double router_grad_norm; /* 0: no routers */
     double tokens_per_second, elapsed_s, left_s;
     int64_t tokens_seen; /* in the whole run */
     int slowest_rank; /* -1: not known */

@@ -48,7 +48,8 @@ static enum status set(struct request *r, const char *name, const char *value, s
     const struct {
         const char *name;
         int64_t *place;
-    } counts[] = {{"rows", &r->rows}, {"score", &r->score}, {"threads", &r->threads}};
+    } counts[] = {{"rows", &r->rows}, {"score", &r->score}, {"threads", &r->threads},
+                  {"num_return_sequences", &r->num_return_sequences}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (!strcmp(name, texts[i].name)) {
             if (*texts[i].place)
@@ -73,7 +74,7 @@ static enum status set(struct request *r, const char *name, const char *value, s
 
 enum status request_parse(const char *command, int argc, char **argv, struct request *out, struct error *err)
 {
-    *out = (struct request){.command = command, .rows = -1, .score = -1, .threads = -1};
+    *out = (struct request){.command = command, .rows = -1, .score = -1, .threads = -1, .num_return_sequences = -1};
     for (int i = 1; i < argc; i++) {
         bool raw = !strcmp(argv[i], "--raw"), force = !strcmp(argv[i], "--force-template");
         out->raw = out->raw || raw;
@@ -99,6 +100,11 @@ enum status request_parse(const char *command, int argc, char **argv, struct req
     if (out->adapter && (out->snapshot || out->base))
         FAIL(err, STATUS_USAGE, "--adapter goes with --model alone: a snapshot holds its own adapters");
     return STATUS_OK;
+}
+
+int64_t request_sequences(const struct request *r)
+{
+    return r->num_return_sequences < 0 ? 1 : r->num_return_sequences;
 }
 
 enum status request_open(const struct request *r, struct threads *pool, struct source *out, struct error *err)

@@ -21,7 +21,7 @@ struct request {
     struct row_columns columns;
     struct table_rules table;
     bool snapshot, raw, force_template;
-    int64_t rows, score, threads; /* negative: not given */
+    int64_t rows, score, threads, num_return_sequences; /* negative: not given */
     const char *keys[REQUEST_KEYS], *key_values[REQUEST_KEYS]; /* settings of the run file's kind */
     int n_keys;
 };
@@ -29,6 +29,8 @@ struct request {
 /* Words of the command line behind the command's own; they are borrowed, and "--key=value" is cut in two. A run file's key
  * that matters for generation may stand as --key value. STATUS_USAGE naming the word. */
 enum status request_parse(const char *command, int argc, char **argv, struct request *out, struct error *err);
+/* Answers to each question. */
+int64_t request_sequences(const struct request *request);
 /* Opens the model and sets its options as the request says. STATUS_USAGE when that is another chat template than the model is
  * known to be trained with, unless the request insists. */
 enum status request_open(const struct request *request, struct threads *pool, struct source *out, struct error *err);

@@ -184,6 +184,7 @@ static void take_step(struct course *c, const struct server_step *step)
         .sums = c->window.sums,
         .learning_rate = step->learning_rate,
         .grad_norm = step->grad_norm,
+        .router_grad_norm = step->router_grad_norm,
         .tokens_per_second = c->window.seconds > 0 ? (double)c->window.sums.tokens / c->window.seconds : 0,
         .elapsed_s = elapsed,
         .left_s = seconds_left(c, elapsed, total),

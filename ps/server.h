@@ -55,6 +55,7 @@ struct server_step {
     struct slot_report sums;      /* over all slots, added in slot order */
     double learning_rate;
     double grad_norm;             /* of the averaged gradient, before clipping: the model's; where only routers learn, theirs */
+    double router_grad_norm;      /* the routers'; 0 where there are none */
     bool updated;                 /* false when the batch had no loss weight */
     double seconds, wait_seconds; /* whole step; of it waiting for workers */
     int slowest_rank;             /* whose gradients usually come last, and how late (smoothed); -1: not known */

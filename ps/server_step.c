@@ -142,6 +142,7 @@ static enum status update(struct server *s, struct server_step *out, struct erro
              "learning rate or set max_grad_norm", where, (long long)out->step + 1);
     }
     out->grad_norm = model > 0 ? model : router;
+    out->router_grad_norm = router;
     bool fits = out->step - s->stage.first_step < s->stage.router_steps;
     struct optimizer_scalars scalars = {
         .step = ++s->config.updates,

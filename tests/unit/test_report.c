@@ -103,6 +103,7 @@ static void step_line(void **state)
     assert_true(number(line, "loss") == 24.68 / 20 && number(line, "thought_loss") == 13.01 / 10);
     assert_true(fabs(number(line, "answer_loss") - 5.778 / 9) < 1e-12 && number(line, "accuracy") == 14.0 / 19);
     assert_true(number(line, "learning_rate") == 1.8e-5 && number(line, "grad_norm") == 0.917 && number(line, "epoch") == 0.6);
+    assert_null(json_member(line, "router_grad_norm"));
     json_free(line);
     close_report();
 }
@@ -114,6 +115,7 @@ static void nothing_is_hidden(void **state)
     open_report(NULL);
     f.sums.loss = NAN;
     f.grad_norm = INFINITY;
+    f.router_grad_norm = 0.25;
     f.sums.span_count[1] = 0; /* no thoughts in these rows */
     f.elapsed_s = 3600 * 26 + 61;
     f.slowest_rank = 3;
@@ -128,7 +130,7 @@ static void nothing_is_hidden(void **state)
     assert_int_equal(json_kind(json_member(line, "loss")), JSON_KIND_NULL);
     assert_int_equal(json_kind(json_member(line, "grad_norm")), JSON_KIND_NULL);
     assert_int_equal(json_kind(json_member(line, "thought_loss")), JSON_KIND_NULL);
-    assert_true(number(line, "slowest_rank") == 3);
+    assert_true(number(line, "slowest_rank") == 3 && number(line, "router_grad_norm") == 0.25);
     json_free(line);
     close_report();
 }
