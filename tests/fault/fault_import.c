@@ -12,6 +12,7 @@
 #include "common/files.h"
 #include "common/memory.h"
 #include "tests/support/fault_io.h"
+#include "tests/support/scratch.h"
 #include "worker/model/config.h"
 #include "worker/model/export.h"
 #include "worker/model/import.h"
@@ -27,8 +28,8 @@ static const struct export_file carried[] = {{"tokenizer.json", "{\"model\":{}}"
 static int make_all(void **state)
 {
     (void)state;
-    static char name[] = "/tmp/loar-fault-XXXXXX";
-    base = mkdtemp(name);
+    static char name[SCRATCH_SIZE];
+    base = scratch_folder(name, "fault");
     folder = base ? path_join(base, "model") : NULL;
     config = (struct model_config){.width = 8, .hidden = 8, .layers = 1, .heads = 2, .kv_heads = 1, .head_dim = 4, .vocab = 20,
                                    .max_positions = 16, .norm_eps = 1e-6f, .rope_theta = 10000, .rope_factor = 1,

@@ -16,8 +16,9 @@
 #include "ps/snapshot_seal.h"
 #include "tests/support/fault_io.h"
 #include "tests/support/sample_snapshot.h"
+#include "tests/support/scratch.h"
 
-static char folder[] = "/tmp/loar-fault-XXXXXX";
+static char folder[SCRATCH_SIZE];
 static struct sample sample;
 static char good_digest[DIGEST_HEX_SIZE];
 
@@ -26,8 +27,7 @@ static int make_folder_of(int64_t width)
 {
     struct error err;
     struct snapshot_written written;
-    strcpy(folder + sizeof folder - 7, "XXXXXX");
-    if (!mkdtemp(folder))
+    if (!scratch_folder(folder, "fault"))
         return -1;
     sample_make(&sample, width, 1);
     enum status st = snapshot_write(folder, &sample.view, &written, &err);
@@ -53,10 +53,8 @@ static int make_wide_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
     sample_free(&sample);
-    return system(command);
+    return scratch_remove(folder);
 }
 
 /* Entries of the folder, without . and .. */

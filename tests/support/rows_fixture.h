@@ -8,13 +8,14 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "tests/support/scratch.h"
 #include "worker/data/dataset.h"
 #include "worker/data/demo/demo.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 
 struct rows_fixture {
-    char folder[64], rows[128], tokenizer_file[128];
+    char folder[SCRATCH_SIZE], rows[128], tokenizer_file[128];
     struct tokenizer *tokenizer;
     struct threads *pool;
     struct dataset_spec spec;
@@ -33,9 +34,8 @@ static inline void rows_fixture_reset(struct rows_fixture *fx)
 static inline enum status rows_fixture_open(struct rows_fixture *fx, struct error *err)
 {
     struct text file = {0}, config = {0};
-    snprintf(fx->folder, sizeof fx->folder, "/tmp/loar-rows-XXXXXX");
-    if (!mkdtemp(fx->folder))
-        FAIL(err, STATUS_IO, "cannot make a folder in /tmp");
+    if (!scratch_folder(fx->folder, "rows"))
+        FAIL(err, STATUS_IO, "cannot make '%s'", fx->folder);
     snprintf(fx->rows, sizeof fx->rows, "%s/rows.jsonl", fx->folder);
     snprintf(fx->tokenizer_file, sizeof fx->tokenizer_file, "%s/tokenizer.json", fx->folder);
     TRY(demo_tokenizer("", 0, 0, &file, &config, err));

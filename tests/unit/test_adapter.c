@@ -7,6 +7,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "tests/support/scratch.h"
 #include "worker/model/adapter.h"
 #include "worker/model/model.h"
 #include "worker/model/safetensors.h"
@@ -23,8 +24,8 @@ static const struct training training = {
 static int make_base(void **state)
 {
     (void)state;
-    static char name[] = "/tmp/loar-adapter-XXXXXX";
-    base = mkdtemp(name);
+    static char name[SCRATCH_SIZE];
+    base = scratch_folder(name, "adapter");
     folder = base ? path_join(base, "adapter") : NULL;
     return folder == NULL;
 }

@@ -2,7 +2,6 @@
 #include "tests/support/event_reader.h"
 
 #include <dirent.h>
-#include <ftw.h>
 #include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -15,11 +14,12 @@
 #include "common/memory.h"
 #include "launch/board.h"
 #include "launch/report.h"
+#include "tests/support/scratch.h"
 
 enum { ROOM = 256 };
 
 static struct error err;
-static char folder[] = "/tmp/loar-board-XXXXXX";
+static char folder[SCRATCH_SIZE];
 static struct board *board;
 static struct seen_event seen[ROOM];
 static int n_seen;
@@ -29,19 +29,13 @@ static int make_folder(void **state)
 {
     (void)state;
     log_init(LOG_ERROR, -1);
-    return !mkdtemp(folder);
-}
-
-static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *walk)
-{
-    (void)s, (void)kind, (void)walk;
-    return remove(path);
+    return !scratch_folder(folder, "board");
 }
 
 static int remove_folder(void **state)
 {
     (void)state;
-    return nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    return scratch_remove(folder);
 }
 
 static void open_board(const char *name, int64_t first_step)

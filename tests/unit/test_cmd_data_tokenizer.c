@@ -7,10 +7,11 @@
 #include "common/files.h"
 #include "common/memory.h"
 #include "launch/commands.h"
+#include "tests/support/scratch.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 
-static char folder[64], rows[128], text[128], out[128], output[128], errors[128], tokenizer_file[192], config_file[192];
+static char folder[SCRATCH_SIZE], rows[128], text[128], out[128], output[128], errors[128], tokenizer_file[192], config_file[192];
 static struct error err;
 
 static void write_file(const char *path, const char *content)
@@ -21,8 +22,7 @@ static void write_file(const char *path, const char *content)
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/loar-data-XXXXXX");
-    if (!mkdtemp(folder))
+    if (!scratch_folder(folder, "data"))
         return 1;
     snprintf(rows, sizeof rows, "%s/rows.jsonl", folder);
     snprintf(text, sizeof text, "%s/text", folder);

@@ -7,12 +7,12 @@
 #include "common/memory.h"
 #include "launch/commands.h"
 #include "ps/snapshot.h"
+#include "tests/support/scratch.h"
 #include "worker/model/config.h"
 #include "worker/model/import.h"
 
 static struct error err;
-static char base[] = "/tmp/loar-cmd-export-XXXXXX";
-static char snapshots[64], out[64];
+static char base[SCRATCH_SIZE], snapshots[SCRATCH_SIZE + 16], out[SCRATCH_SIZE + 16];
 static struct params table;
 static float *values;
 
@@ -22,7 +22,7 @@ static const char config_json[] = "{\"model_type\":\"llama\",\"hidden_size\":64,
 static int make_snapshot(void **state)
 {
     (void)state;
-    if (!mkdtemp(base))
+    if (!scratch_folder(base, "cmd-export"))
         return 1;
     snprintf(snapshots, sizeof snapshots, "%s/snapshots", base);
     snprintf(out, sizeof out, "%s/out", base);

@@ -8,9 +8,9 @@
 #include "launch/commands.h"
 #include "ps/snapshot.h"
 #include "tests/support/sample_snapshot.h"
+#include "tests/support/scratch.h"
 
-static char base[] = "/tmp/loar-inspect-XXXXXX";
-static char snapshots[64], file[96];
+static char base[SCRATCH_SIZE], snapshots[SCRATCH_SIZE + 16], file[SCRATCH_SIZE + 48];
 static struct sample sample;
 static struct snapshot_written written;
 
@@ -18,7 +18,7 @@ static int make_run(void **state)
 {
     (void)state;
     struct error err;
-    if (!mkdtemp(base))
+    if (!scratch_folder(base, "inspect"))
         return -1;
     snprintf(snapshots, sizeof snapshots, "%s/snapshots", base);
     snprintf(file, sizeof file, "%s/step-00000005.h5", snapshots);
@@ -29,10 +29,8 @@ static int make_run(void **state)
 static int remove_run(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", base);
     sample_free(&sample);
-    return system(command);
+    return scratch_remove(base);
 }
 
 /* Runs the command; what it printed on stdout and stderr is in `printed`. */

@@ -9,9 +9,10 @@
 #include "common/memory.h"
 #include "launch/commands.h"
 #include "launch/plot.h"
+#include "tests/support/scratch.h"
 
 static struct error err;
-static char folder[64], metrics[128], output[128], errors[128], tools[128], stand_in[160], loss_svg[128], routing_svg[128], png[128];
+static char folder[SCRATCH_SIZE], metrics[128], output[128], errors[128], tools[128], stand_in[160], loss_svg[128], routing_svg[128], png[128];
 static char *usual_path;
 
 static void write_file(const char *path, const char *content)
@@ -35,8 +36,7 @@ static const char copies[] = "#!/bin/sh\nexec /bin/cat\n";
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/loar-plot-XXXXXX");
-    if (!mkdtemp(folder))
+    if (!scratch_folder(folder, "plot"))
         return 1;
     snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", folder);
     snprintf(output, sizeof output, "%s/output", folder);
@@ -98,7 +98,9 @@ static void loss_is_a_curve_for_each_kind(void **state)
     expect_not_in(loss_svg, "answer");
     assert_int_equal(run("loss", "--out", png, folder, NULL), 0);
     expect_in(png, "set terminal pngcairo size 960,600");
-    expect_in(png, "\nset title '/tmp/loar-plot-");
+    char title[SCRATCH_SIZE + 16];
+    snprintf(title, sizeof title, "\nset title '%s'", folder);
+    expect_in(png, title);
     assert_int_equal(run("loss", folder, "--term", NULL), 0);
     expect_in(output, "set terminal dumb size 100,30\n");
     expect_in(output, "plot $loss using 1:2 with lines ");

@@ -8,17 +8,17 @@
 #include "common/memory.h"
 #include "common/text.h"
 #include "launch/commands.h"
+#include "tests/support/scratch.h"
 #include "worker/data/demo/demo.h"
 
-static char folder[64], input[128], output[128], errors[128], model[128];
+static char folder[SCRATCH_SIZE], input[128], output[128], errors[128], model[128];
 
 static int set_up(void **state)
 {
     (void)state;
     struct text json = {0}, config = {0};
     struct error err;
-    snprintf(folder, sizeof folder, "/tmp/loar-tokenize-XXXXXX");
-    assert_non_null(mkdtemp(folder));
+    assert_non_null(scratch_folder(folder, "tokenize"));
     snprintf(input, sizeof input, "%s/input", folder);
     snprintf(output, sizeof output, "%s/output", folder);
     snprintf(errors, sizeof errors, "%s/errors", folder);

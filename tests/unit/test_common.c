@@ -10,6 +10,7 @@
 #include "common/slots.h"
 #include "common/text.h"
 #include "common/threads.h"
+#include "tests/support/scratch.h"
 
 static void crc32c_vectors(void **state)
 {
@@ -164,8 +165,8 @@ static void files_replace_and_read(void **state)
 {
     (void)state;
     struct error err;
-    char folder[] = "/tmp/loar-test-XXXXXX";
-    assert_non_null(mkdtemp(folder));
+    char folder[SCRATCH_SIZE];
+    assert_non_null(scratch_folder(folder, "common"));
     char *deep = path_join(folder, "a/b/c");
     assert_ok(folder_make(deep, &err), &err);
     assert_true(folder_is_empty(deep));
@@ -181,9 +182,7 @@ static void files_replace_and_read(void **state)
     assert_refused(file_read(folder, &text, &size, &err), STATUS_DATA, &err, folder);
     mem_free(path);
     mem_free(deep);
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    assert_int_equal(system(command), 0);
+    assert_int_equal(scratch_remove(folder), 0);
 }
 
 static void json_is_strict(void **state)

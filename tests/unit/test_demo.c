@@ -3,8 +3,10 @@
 
 #include <unistd.h>
 
+#include "common/files.h"
 #include "common/json.h"
 #include "common/memory.h"
+#include "tests/support/scratch.h"
 #include "worker/data/demo/demo.h"
 #include "worker/data/jsonl.h"
 #include "worker/data/template.h"
@@ -358,12 +360,9 @@ static void excluded_questions_never_come(void **state)
     request.settings.cups = 6;
     request.split = DEMO_ALL;
     make(&request, &first);
-    char path[] = "/tmp/loar-demo-XXXXXX";
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    FILE *file = fdopen(fd, "w");
-    fwrite(first.data, 1, first.size, file);
-    fclose(file);
+    char path[SCRATCH_SIZE];
+    assert_non_null(scratch_file(path, "demo"));
+    assert_ok(file_replace(path, first.data, first.size, &err), &err);
     request.exclude = path;
     request.seed = 9;
     request.rows = 125; /* 15 * 15 questions in all */

@@ -13,37 +13,30 @@
 #include "ps/snapshot_seal.h"
 #include "ps/snapshot_verify.h"
 #include "tests/support/sample_snapshot.h"
+#include "tests/support/scratch.h"
 
 enum { BYTES = 5 << 20 };
 
-static char folder[64];
+static char folder[SCRATCH_SIZE];
 static struct error err;
-
-static int make_folder_in(const char *parent)
-{
-    snprintf(folder, sizeof folder, "%s/loar-direct-XXXXXX", parent);
-    return mkdtemp(folder) ? 0 : -1;
-}
 
 static int make_folder(void **state)
 {
     (void)state;
-    return make_folder_in("/tmp");
+    return scratch_folder(folder, "direct") ? 0 : -1;
 }
 
 static int make_folder_in_memory(void **state)
 {
     (void)state;
     folder[0] = '\0';
-    return folder_exists("/dev/shm") ? make_folder_in("/dev/shm") : 0;
+    return !folder_exists("/dev/shm") || scratch_folder_in("/dev/shm", folder, "direct") ? 0 : -1;
 }
 
 static int remove_folder(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return folder[0] ? system(command) : 0;
+    return folder[0] ? scratch_remove(folder) : 0;
 }
 
 struct taken {

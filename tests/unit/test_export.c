@@ -7,6 +7,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "common/memory.h"
+#include "tests/support/scratch.h"
 #include "worker/model/config.h"
 #include "worker/model/export.h"
 #include "worker/model/import.h"
@@ -23,8 +24,8 @@ static char *folder;
 static int make_base(void **state)
 {
     (void)state;
-    static char name[] = "/tmp/loar-export-XXXXXX";
-    base = mkdtemp(name);
+    static char name[SCRATCH_SIZE];
+    base = scratch_folder(name, "export");
     folder = base ? path_join(base, "model") : NULL;
     return folder == NULL;
 }

@@ -7,6 +7,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "common/memory.h"
+#include "tests/support/scratch.h"
 #include "worker/data/demo/demo.h"
 #include "worker/data/join.h"
 #include "worker/data/jsonl.h"
@@ -17,7 +18,7 @@
 #define EOS "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
 
 static struct error err;
-static char folder[64], rows_path[128], more_path[128], joined_path[128];
+static char folder[SCRATCH_SIZE], rows_path[128], more_path[128], joined_path[128];
 static struct tokenizer *tokenizer; /* with joined tokens and those of every template */
 static struct threads *pool;
 
@@ -37,8 +38,7 @@ static int set_up(void **state)
     static const char config[] =
         "{\"bos_token\": \"" BOS "\", \"eos_token\": {\"content\": \"" EOS "\"},"
         " \"added_tokens_decoder\": {\"900\": {\"content\": \"<|EOT|>\", \"special\": true}}}";
-    snprintf(folder, sizeof folder, "/tmp/loar-join-XXXXXX");
-    if (!mkdtemp(folder))
+    if (!scratch_folder(folder, "join"))
         return 1;
     snprintf(rows_path, sizeof rows_path, "%s/rows.jsonl", folder);
     snprintf(more_path, sizeof more_path, "%s/more.jsonl", folder);

@@ -2,9 +2,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/files.h"
 #include "common/memory.h"
 #include "launch/loar_block.h"
 #include "tests/support/cmocka_all.h"
+#include "tests/support/scratch.h"
 
 static struct options o;
 static struct model_config model;
@@ -76,21 +78,18 @@ static void layers(void **state)
 static void layers_from_a_file(void **state)
 {
     (void)state;
-    char path[] = "/tmp/loar-test-block-XXXXXX", block[128];
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
+    char path[SCRATCH_SIZE], block[128];
+    assert_non_null(scratch_file(path, "block"));
     static const char list[] = "loar:\n  layers:\n    - {range: 0-4, window: 128, sinks: 4, budget: 0.5}\n    - {range: 5, budget: 0.25}\n"
                                "    - {range: 6-7, preset: dense}\n";
-    assert_int_equal(write(fd, list, sizeof list - 1), sizeof list - 1);
+    assert_ok(file_replace(path, list, sizeof list - 1, &err), &err);
     snprintf(block, sizeof block, "loar: {layers_file: %s, window: 64}\n", path);
     assert_layers(block, "bbbbbr..");
     assert_ok(plan(block), &err);
     const struct loar_layer *l = setup->layers;
     assert_true(l[4].window == 128 && l[4].sinks == 4 && l[4].budget == 0.5 && l[5].budget == 0.25);
     done();
-    assert_int_equal(ftruncate(fd, 0), 0);
-    assert_int_equal(pwrite(fd, "loar: {layers: [{range: 7-8, window: 64}]}", 42, 0), 42);
-    close(fd);
+    assert_ok(file_replace(path, "loar: {layers: [{range: 7-8, window: 64}]}", 42, &err), &err);
     assert_refused(plan(block), STATUS_USAGE, &err, "loar.layers.0: range '7-8' leaves the model");
     assert_int_equal(unlink(path), 0);
     assert_refused(plan(block), STATUS_USAGE, &err, "loar.layers_file: cannot open");

@@ -7,6 +7,7 @@
 #include "launch/loar_block.h"
 #include "launch/loar_folder.h"
 #include "tests/support/cmocka_all.h"
+#include "tests/support/scratch.h"
 
 static struct error err;
 static const struct model_config model = {.width = 64, .layers = 8, .heads = 8, .head_dim = 8};
@@ -148,8 +149,8 @@ static void what_is_wrong_is_said(void **state)
 static void folders(void **state)
 {
     (void)state;
-    char dir[] = "/tmp/loar-folder-XXXXXX", path[64];
-    assert_non_null(mkdtemp(dir));
+    char dir[SCRATCH_SIZE], path[SCRATCH_SIZE + 32];
+    assert_non_null(scratch_folder(dir, "folder"));
     struct loar_setup *setup, *again;
     assert_ok(loar_folder_read(dir, &model, &again, &err), &err);
     assert_null(again);

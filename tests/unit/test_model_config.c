@@ -5,6 +5,7 @@
 
 #include "common/files.h"
 #include "common/memory.h"
+#include "tests/support/scratch.h"
 #include "worker/model/config.h"
 #include "worker/model/config_labels.h"
 
@@ -171,8 +172,8 @@ static void public_folders_are_read(void **state)
 static void generation_config_adds_ends(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/loar-config-XXXXXX";
-    assert_non_null(mkdtemp(folder));
+    char folder[SCRATCH_SIZE];
+    assert_non_null(scratch_folder(folder, "config"));
     char *config = path_join(folder, "config.json"), *generation = path_join(folder, "generation_config.json");
     struct text text = {0};
     struct model_config c;
@@ -195,10 +196,9 @@ static void generation_config_adds_ends(void **state)
 static void architecture_files_are_yaml(void **state)
 {
     (void)state;
-    char path[] = "/tmp/loar-config-XXXXXX.yaml";
-    int fd = mkstemps(path, 5);
-    assert_true(fd >= 0);
-    close(fd);
+    char folder[SCRATCH_SIZE], path[SCRATCH_SIZE + 16];
+    assert_non_null(scratch_folder(folder, "config"));
+    snprintf(path, sizeof path, "%s/small.yaml", folder);
     static const char good[] = "# a small one\nmodel_type: qwen2\nhidden_size: 64\nintermediate_size: 96\nnum_hidden_layers: 2\n"
                                "num_attention_heads: 4\nvocab_size: 100\nrms_norm_eps: 1e-5\ntie_word_embeddings: true\n"
                                "rope_scaling: {rope_type: linear, factor: 2}\neos_token_id: [3, 4]\nbos_token_id: null\n";
@@ -210,7 +210,7 @@ static void architecture_files_are_yaml(void **state)
     assert_true(c.rope_factor == 2 && c.n_eos == 2 && c.eos[1] == 4 && c.bos == -1);
     assert_ok(file_replace(path, bad, strlen(bad), &err), &err);
     assert_refused(model_config_read_file(path, &c, &err), STATUS_DATA, &err, ".yaml: 'hidden_size' must be an integer");
-    unlink(path);
+    assert_int_equal(scratch_remove(folder), 0);
 }
 
 /* Written and read again: the same struct, field by field, for members of every kind. */

@@ -6,20 +6,19 @@
 
 #include "common/files.h"
 #include "tests/support/parsed_options.h"
+#include "tests/support/scratch.h"
 
 /* Parses with chat_template naming a file that holds `text`; NULL: no file. */
 static enum status parse_template(const char *text, char **overrides)
 {
-    char path[] = "/tmp/loar-test-template-XXXXXX.yaml", key[128];
-    int file = mkstemps(path, 5);
-    assert_true(file >= 0);
-    assert_true(!text || write(file, text, strlen(text)) == (ssize_t)strlen(text));
-    close(file);
-    if (!text)
-        unlink(path);
+    char folder[SCRATCH_SIZE], path[SCRATCH_SIZE + 16], key[128];
+    assert_non_null(scratch_folder(folder, "template"));
+    snprintf(path, sizeof path, "%s/template.yaml", folder);
+    if (text)
+        assert_ok(file_replace(path, text, strlen(text), &err), &err);
     snprintf(key, sizeof key, "chat_template: %s\n", path);
     enum status st = parse(key, overrides);
-    unlink(path);
+    assert_int_equal(scratch_remove(folder), 0);
     return st;
 }
 
@@ -62,7 +61,7 @@ static void template_files_become_text(void **state)
     options_free(&o);
 }
 
-static char layers_path[] = "/tmp/loar-test-layers-XXXXXX";
+static char layers_path[SCRATCH_SIZE];
 
 static void write_layers(const char *text)
 {
@@ -81,9 +80,7 @@ static enum status parse_layers(const char *text, const char *file)
 static void layers_from_a_file(void **state)
 {
     (void)state;
-    int fd = mkstemp(layers_path);
-    assert_true(fd >= 0);
-    close(fd);
+    assert_non_null(scratch_file(layers_path, "layers"));
     write_layers("# found elsewhere\nloar:\n  layers:\n    - {range: 0-2, window: 128, sinks: 4, budget: 0.5}\n    - {range: 3, preset: dense}\n");
     assert_ok(parse_layers("loar: {layers: [], window: 128}\n", layers_path), &err);
     assert_null(o.loar.layers_file);
@@ -122,10 +119,10 @@ static void layers_files_refused(void **state)
     static const struct {
         const char *file, *part;
     } rows[] = {
-        {"", "command line: loar.layers_file: '/tmp/loar-test-layers-"},
+        {"", "loar-layers-"},
         {"loar: {layers: []}\n", "holds no loar.layers, or none that has an entry"},
-        {"- a\n", "loar.layers_file: /tmp/loar-test-layers-"},
-        {"loar:\n  layers: [\n", "loar.layers_file: /tmp/loar-test-layers-"},
+        {"- a\n", "command line: loar.layers_file: /"},
+        {"loar:\n  layers: [\n", "command line: loar.layers_file: /"},
         {"loar:\n  layers:\n    - {windw: 3}\n", ":3:8: loar.layers.0.windw: unknown key; did you mean 'window'?"},
         {"loar:\n  layers:\n    - {range: 0}\n    - {budget: 2}\n", ":4:16: loar.layers.1.budget: found '2'"},
         {"loar: {layers: articel}\n", ":1:8: loar.layers: found 'articel'"},
@@ -134,10 +131,7 @@ static void layers_files_refused(void **state)
         {"loar: {layers: article, layers_file: x}\n", ":1:25: loar.layers_file: a layers file holds"},
         {"layers: article\n", ":1:1: layers: unknown key"},
     };
-    strcpy(layers_path + strlen(layers_path) - 6, "XXXXXX");
-    int fd = mkstemp(layers_path);
-    assert_true(fd >= 0);
-    close(fd);
+    assert_non_null(scratch_file(layers_path, "layers"));
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         write_layers(rows[i].file);
         assert_refused(parse_layers("", layers_path), STATUS_USAGE, &err, rows[i].part);

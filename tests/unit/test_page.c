@@ -12,15 +12,15 @@
 #include "launch/history.h"
 #include "launch/page.h"
 #include "launch/svg.h"
+#include "tests/support/scratch.h"
 
 static struct error err;
-static char folder[64], metrics[128], page_path[128], other_path[128], output[128], errors[128];
+static char folder[SCRATCH_SIZE], metrics[128], page_path[128], other_path[128], output[128], errors[128];
 
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/loar-page-XXXXXX");
-    if (!mkdtemp(folder))
+    if (!scratch_folder(folder, "page"))
         return 1;
     snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", folder);
     snprintf(page_path, sizeof page_path, "%s/report.html", folder);

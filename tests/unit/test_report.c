@@ -13,10 +13,10 @@
 #include "common/signals.h"
 #include "launch/invocation.h"
 #include "launch/report.h"
+#include "tests/support/scratch.h"
 
 static struct error err;
-static char folder[] = "/tmp/loar-report-XXXXXX";
-static char metrics[64];
+static char folder[SCRATCH_SIZE], metrics[SCRATCH_SIZE + 16];
 static struct report *report;
 static FILE *printed;
 
@@ -27,7 +27,7 @@ static const struct slot_report sums = SUMS;
 static int make_folder(void **state)
 {
     (void)state;
-    if (!mkdtemp(folder))
+    if (!scratch_folder(folder, "report"))
         return 1;
     snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", folder);
     log_init(LOG_ERROR, -1);

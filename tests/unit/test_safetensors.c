@@ -8,6 +8,7 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/text.h"
+#include "tests/support/scratch.h"
 #include "worker/model/config.h"
 #include "worker/model/import.h"
 #include "worker/model/safetensors.h"
@@ -214,7 +215,7 @@ static void truncated_and_flipped_bytes_never_crash(void **state)
 
 /* ---- folders ---- */
 
-static char folder[] = "/tmp/loar-safetensors-XXXXXX";
+static char folder[SCRATCH_SIZE];
 
 static void put(const char *name, const void *data, size_t size)
 {
@@ -399,7 +400,7 @@ static void files_of_the_reference_writer_come_back_byte_for_byte(void **state)
 static int make_folder(void **state)
 {
     (void)state;
-    return mkdtemp(folder) == NULL;
+    return scratch_folder(folder, "safetensors") == NULL;
 }
 
 static int remove_folder(void **state)

@@ -11,6 +11,7 @@
 #include "launch/search_list.h"
 #include "launch/search_rows.h"
 #include "launch/search_trials.h"
+#include "tests/support/scratch.h"
 
 static struct error err;
 
@@ -121,7 +122,7 @@ static void lists_as_text(void **state)
     text_free(&yaml);
 }
 
-static char costs_path[] = "/tmp/loar-test-costs-XXXXXX";
+static char costs_path[SCRATCH_SIZE];
 
 static void write_costs(const char *text)
 {
@@ -134,9 +135,7 @@ static void costs_as_file(void **state)
     const double cost[5] = {12.25, 1.0 / 3, 1e-7, 250000, 3};
     double found[5];
     struct text text = {0};
-    int fd = mkstemp(costs_path);
-    assert_true(fd >= 0);
-    close(fd);
+    assert_non_null(scratch_file(costs_path, "costs"));
     search_costs_put(&space, cost, &text);
     text_puts(&text, "  - {window: 99, budget: 0.5, ms: 1}\n"); /* of another search */
     write_costs(text.data);

@@ -13,22 +13,20 @@
 #include "ps/snapshot.h"
 #include "ps/writer.h"
 #include "tests/support/sample_snapshot.h"
+#include "tests/support/scratch.h"
 
-static char folder[] = "/tmp/loar-snapshot-XXXXXX";
+static char folder[SCRATCH_SIZE];
 
 static int make_folder(void **state)
 {
     (void)state;
-    strcpy(folder + sizeof folder - 7, "XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
+    return scratch_folder(folder, "snapshot") ? 0 : -1;
 }
 
 static int remove_folder(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
+    return scratch_remove(folder);
 }
 
 static char *in_folder(const char *name)

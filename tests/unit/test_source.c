@@ -15,6 +15,7 @@
 #include "launch/source.h"
 #include "ps/snapshot.h"
 #include "tests/support/capture.h"
+#include "tests/support/scratch.h"
 #include "worker/data/demo/demo.h"
 #include "worker/data/tokenizer.h"
 #include "worker/loar/tensors.h"
@@ -30,7 +31,7 @@ static const char run_file[] =
     "  tasks: [{task: sums, policy: sigmoid, budget: 0.75}], default_task: sums}\n";
 
 static struct error err;
-static char base[] = "/tmp/loar-source-XXXXXX", snapshots[64], folder[64], said[64]; /* what commands print */
+static char base[SCRATCH_SIZE], snapshots[SCRATCH_SIZE + 16], folder[SCRATCH_SIZE + 16], said[SCRATCH_SIZE + 16]; /* what commands print */
 static struct options options;
 static struct model_config config;
 static struct loar_setup *setup;
@@ -43,7 +44,7 @@ static int make_model(void **state)
 {
     (void)state;
     struct tokenizer *tokenizer;
-    assert_non_null(mkdtemp(base));
+    assert_non_null(scratch_folder(base, "source"));
     snprintf(snapshots, sizeof snapshots, "%s/snapshots", base);
     snprintf(folder, sizeof folder, "%s/folder", base);
     snprintf(said, sizeof said, "%s/said", base);
@@ -295,7 +296,7 @@ static void routers_find_their_model(void **state)
     struct import_report report;
     struct source source;
     struct params routers = {0};
-    char away[80];
+    char away[sizeof folder + 8];
     snprintf(away, sizeof away, "%s-away", folder);
     write_snapshot(true);
     float *wanted = logits_of(snapshots, true, 0);

@@ -8,18 +8,18 @@
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/rng.h"
+#include "tests/support/scratch.h"
 #include "worker/data/template.h"
 #include "worker/data/tokenizer.h"
 #include "worker/data/tokenizer/train.h"
 
 static struct error err;
-static char folder[64], first[128], second[128];
+static char folder[SCRATCH_SIZE], first[128], second[128];
 
 static int open_folder(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/loar-train-XXXXXX");
-    if (!mkdtemp(folder))
+    if (!scratch_folder(folder, "train"))
         return 1;
     snprintf(first, sizeof first, "%s/first", folder);
     snprintf(second, sizeof second, "%s/second", folder);

@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "ps/optimizer/optimizer.h"
 #include "ps/snapshot.h"
+#include "tests/support/scratch.h"
 
 enum { MAX_VALUES = 4096 };
 
@@ -413,8 +414,8 @@ static bool says_role(const char *path, const char *tensor, const char *role)
 static void snapshots_hold_them(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/loar-tracked.XXXXXX", path[sizeof folder + SNAPSHOT_STRING_SIZE + 1], name[SNAPSHOT_STRING_SIZE];
-    assert_non_null(mkdtemp(folder));
+    char folder[SCRATCH_SIZE], path[sizeof folder + SNAPSHOT_STRING_SIZE + 1], name[SNAPSHOT_STRING_SIZE];
+    assert_non_null(scratch_folder(folder, "tracked"));
     for (int older = 0; older < 2; older++) {
         struct error err;
         struct space s, read;

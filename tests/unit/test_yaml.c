@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "common/scalar.h"
 #include "common/yaml.h"
+#include "tests/support/scratch.h"
 
 static struct error err;
 
@@ -152,13 +153,12 @@ static void strings_survive(void **state)
 static void becomes_json(void **state)
 {
     (void)state;
-    char path[] = "/tmp/loar-yaml-XXXXXX";
+    char path[SCRATCH_SIZE];
     static const char yaml[] = "architectures: [LlamaForCausalLM]\nrms_norm_eps: 1e-5\nrope_theta: 10000.\ntie: false\nbits: '16'\n"
                                "nothing: ~\nn: 007\nrope_scaling: {type: linear, factor: +2}\nhalf: .5\n";
     struct text json = {0};
-    int fd = mkstemp(path);
-    assert_true(fd >= 0 && write(fd, yaml, sizeof yaml - 1) == sizeof yaml - 1);
-    close(fd);
+    assert_non_null(scratch_file(path, "yaml"));
+    assert_ok(file_replace(path, yaml, sizeof yaml - 1, &err), &err);
     assert_ok(yaml_file_to_json_text(path, &json, &err), &err);
     assert_string_equal(json.data, "{\"architectures\": [\"LlamaForCausalLM\"], \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000, "
                                    "\"tie\": false, \"bits\": \"16\", \"nothing\": null, \"n\": \"007\", "
