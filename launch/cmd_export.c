@@ -10,6 +10,7 @@
 #include "ps/snapshot.h"
 #include "worker/loar/tensors.h"
 #include "worker/model/adapter.h"
+#include "worker/model/config_labels.h"
 #include "worker/model/export.h"
 
 static const char usage[] =
@@ -207,25 +208,32 @@ static enum status write_model(const struct request *request, const struct carri
                         &request->options, err);
 }
 
-/* Of the files that go along, only how attention is routed. */
+/* Of the files that go along, only how attention is routed; and what the labels are, if there are any. */
 static enum status write_adapter(const struct snapshot *snapshot, const struct request *request, const struct carried *carried,
                                  const struct loaded *model, size_t *n_files, struct error *err)
 {
-    const struct training *training = &model->source.config.training;
-    const struct export_file *routing = NULL;
+    const struct source *source = &model->source;
+    const struct training *training = &source->config.training;
+    struct export_file files[2];
+    struct text labels = {0};
     char *saved = NULL;
-    size_t size;
+    size_t size, count = 0;
     if (training->kind != TRAIN_ADAPTERS)
         FAIL(err, STATUS_USAGE, "--adapter: '%s' has no adapters: its run had another finetuning_type than lora", snapshot_path(snapshot));
     for (size_t i = 0; i < carried->count; i++)
         if (!strcmp(carried->files[i].name, MODEL_ROUTING_FILE))
-            routing = &carried->files[i];
+            files[count++] = carried->files[i];
     if (!request->base)
         TRY(snapshot_text(snapshot, "base", &saved, &size, err));
-    enum status st = adapter_write(request->dir, training, request->base ? request->base : saved, routing, routing != NULL, model->table,
-                                   model->values, &request->options, err);
+    enum status st = source->labels.count ? config_labels_write("{}", 2, &source->config, &source->labels, &labels, err) : STATUS_OK;
+    if (labels.data)
+        files[count++] = (struct export_file){ADAPTER_LABELS_FILE, labels.data, labels.size};
+    if (st == STATUS_OK)
+        st = adapter_write(request->dir, training, request->base ? request->base : saved, files, count, model->table, model->values,
+                           &request->options, err);
+    text_free(&labels);
     mem_free(saved);
-    *n_files = 1 + (routing != NULL);
+    *n_files = 1 + count;
     return st;
 }
 

@@ -4,11 +4,11 @@
 #include "common/memory.h"
 #include "launch/loar_folder.h"
 #include "launch/source.h"
+#include "worker/model/config_labels.h"
 
 /* Files of the model's folder that go along, and its config.json. */
 struct companions {
-    char *config;
-    size_t config_size;
+    struct text config;
     char *data[SOURCE_CARRIED];
     struct text routing;
     struct export_file files[SOURCE_CARRIED + 1];
@@ -27,9 +27,20 @@ static enum status read_companion(const char *folder, const char *name, char **o
 
 static enum status companions_read(const char *folder, const struct source *source, bool dense, struct companions *out, struct error *err)
 {
-    TRY(read_companion(folder, "config.json", &out->config, &out->config_size, err));
+    char *text = NULL;
+    size_t size = 0;
+    TRY(read_companion(folder, "config.json", &text, &size, err));
+    enum status st = STATUS_OK;
+    if (source->labels.count)
+        st = config_labels_write(text, size, &source->config, &source->labels, &out->config, err);
+    else
+        text_append(&out->config, text, size);
+    mem_free(text);
+    TRY(st);
+    if (out->config.failed)
+        FAIL(err, STATUS_NOMEM, "no memory for config.json");
     for (int i = 0; i < SOURCE_CARRIED; i++) {
-        size_t size = 0;
+        size = 0;
         TRY(read_companion(folder, source_carried[i], &out->data[i], &size, err));
         if (out->data[i])
             out->files[out->count++] = (struct export_file){source_carried[i], out->data[i], size};
@@ -47,7 +58,7 @@ static void companions_free(struct companions *c)
 {
     for (int i = 0; i < SOURCE_CARRIED; i++)
         mem_free(c->data[i]);
-    mem_free(c->config);
+    text_free(&c->config);
     text_free(&c->routing);
 }
 
@@ -58,7 +69,7 @@ static enum status merge(struct source *source, const char *folder, const char *
     if (st == STATUS_OK)
         st = model_merge_adapters(&source->config, &source->table, source->values, err);
     if (st == STATUS_OK)
-        st = model_export(dir, companions.config, companions.config_size, companions.files, companions.count, &source->table, source->values,
+        st = model_export(dir, companions.config.data, companions.config.size, companions.files, companions.count, &source->table, source->values,
                           options, err);
     companions_free(&companions);
     return st;

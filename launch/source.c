@@ -181,11 +181,13 @@ static enum status load_folder(struct source *s, const char *path, const char *b
     TRY(use_folder_template(s, path, err));
     TRY(model_config_read(model, &s->config, err));
     TRY(config_labels_of_folder(model, &s->labels, err));
+    if (path != model)
+        TRY(config_labels_of_adapter(path, &s->config, &s->labels, err));
     s->config.training = s->adapter.training;
     TRY(read_folder_routing(s, path, model, err));
     TRY(tokenizer_load(model, &s->tokenizer, err));
     TRY(allocate(s, err));
-    const struct import_options how = {.new_routers = path != model, .keep_frozen = true};
+    const struct import_options how = {.new_routers = path != model, .new_scores = path != model, .keep_frozen = true};
     TRY(model_import(model, &s->config, &s->table, &how, s->values, &report, err));
     if (path != model)
         TRY(adapter_read(path, &s->table, s->values, err));

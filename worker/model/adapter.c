@@ -9,6 +9,7 @@
 #include "common/memory.h"
 #include "common/text.h"
 #include "worker/loar/tensors.h"
+#include "worker/model/config_labels.h"
 #include "worker/model/model.h"
 
 static const char config_name[] = ADAPTER_CONFIG_FILE, weights_name[] = "adapter_model.safetensors", prefix[] = "base_model.model.";
@@ -323,6 +324,7 @@ enum status adapter_write(const char *dir, const struct training *training, cons
     if (st == STATUS_OK) {
         file_remove_in(dir, config_name);
         file_remove_in(dir, MODEL_ROUTING_FILE);
+        file_remove_in(dir, ADAPTER_LABELS_FILE);
         st = write_folder(dir, &config, files, n_files, table, values, options, err);
         if (st != STATUS_OK) /* it is there when only flushing the folder failed */
             file_remove_in(dir, config_name);

@@ -63,12 +63,17 @@ enum status config_labels_read(const struct json *config, bool classifies, const
     return labels_add_numbers(out, "", count, err);
 }
 
+static bool classifies(const struct json *config)
+{
+    const char *architecture = json_to_string(json_at(json_member(config, "architectures"), 0), NULL);
+    return architecture && model_architecture_classifies(architecture);
+}
+
 enum status config_labels_parse(const char *text, size_t size, const char *where, struct labels *out, struct error *err)
 {
     struct json *config;
     TRY(json_parse(text, size, where, &config, err));
-    const char *architecture = json_to_string(json_at(json_member(config, "architectures"), 0), NULL);
-    enum status st = config_labels_read(config, architecture && model_architecture_classifies(architecture), where, out, err);
+    enum status st = config_labels_read(config, classifies(config), where, out, err);
     json_free(config);
     return st;
 }
@@ -83,6 +88,28 @@ enum status config_labels_of_folder(const char *dir, struct labels *out, struct 
     if (st == STATUS_OK)
         st = config_labels_parse(text, size, path, out, err);
     mem_free(text);
+    mem_free(path);
+    return st;
+}
+
+static enum status read_adapter(const char *path, struct model_config *config, struct labels *labels, struct error *err)
+{
+    struct json *object;
+    TRY(json_read_file(path, &object, err));
+    labels_free(labels);
+    config->classifies_only = classifies(object);
+    enum status st = config_labels_read(object, config->classifies_only, path, labels, err);
+    config->labels = labels->total;
+    json_free(object);
+    return st;
+}
+
+enum status config_labels_of_adapter(const char *dir, struct model_config *config, struct labels *labels, struct error *err)
+{
+    char *path = path_join(dir, ADAPTER_LABELS_FILE);
+    if (!path)
+        FAIL(err, STATUS_NOMEM, "no memory for the path of '%s/" ADAPTER_LABELS_FILE "'", dir);
+    enum status st = file_exists(path) ? read_adapter(path, config, labels, err) : STATUS_OK;
     mem_free(path);
     return st;
 }

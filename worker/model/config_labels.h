@@ -18,6 +18,12 @@ enum status config_labels_parse(const char *text, size_t size, const char *where
 /* The same from dir/config.json. */
 enum status config_labels_of_folder(const char *dir, struct labels *out, struct error *err);
 
+/* Adapters are beside a model whose config.json need not know their labels; then this file, with the same keys, stands beside
+ * adapter_config.json. */
+#define ADAPTER_LABELS_FILE "loar_labels.json"
+/* Puts what the file says, if there is one in `dir`, in the place of the labels that were read before, in both. */
+enum status config_labels_of_adapter(const char *dir, struct model_config *config, struct labels *labels, struct error *err);
+
 /* Appends config.json `text` for a model with these labels: architectures, num_labels, id2label, label2id, problem_type and
  * classification_tasks take the place of what was there. Without labels they are left out. With several tasks a label is
  * written task/name in id2label. */
