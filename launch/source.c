@@ -172,6 +172,20 @@ static enum status use_folder_template(struct source *s, const char *folder, str
     return st;
 }
 
+/* Labels come with our own adapters, or with the model; PEFT's name none. */
+static enum status read_labels(struct source *s, const char *path, const char *model, struct error *err)
+{
+    TRY(config_labels_of_folder(model, &s->labels, err));
+    if (path != model)
+        TRY(config_labels_of_adapter(path, &s->config, &s->labels, err));
+    for (size_t i = 0; i < s->adapter.n_modules && !s->labels.count; i++)
+        if (!strcmp(s->adapter.modules[i], "score"))
+            FAIL(err, STATUS_DATA, "'%s' holds a head for classification (score), but neither a " ADAPTER_LABELS_FILE " in it nor the config.json of "
+                 "'%s' names its labels; write {\"classification_tasks\": [{\"task\": \"mood\", \"labels\": [\"neg\", \"pos\"]}]} into the "
+                 "former", path, model);
+    return STATUS_OK;
+}
+
 static enum status load_folder(struct source *s, const char *path, const char *base, struct error *err)
 {
     struct import_report report;
@@ -180,9 +194,7 @@ static enum status load_folder(struct source *s, const char *path, const char *b
     TRY(find_model(s, path, base, &model, err));
     TRY(use_folder_template(s, path, err));
     TRY(model_config_read(model, &s->config, err));
-    TRY(config_labels_of_folder(model, &s->labels, err));
-    if (path != model)
-        TRY(config_labels_of_adapter(path, &s->config, &s->labels, err));
+    TRY(read_labels(s, path, model, err));
     s->config.training = s->adapter.training;
     TRY(read_folder_routing(s, path, model, err));
     TRY(tokenizer_load(model, &s->tokenizer, err));

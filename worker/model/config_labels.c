@@ -99,6 +99,8 @@ static enum status read_adapter(const char *path, struct model_config *config, s
     labels_free(labels);
     config->classifies_only = classifies(object);
     enum status st = config_labels_read(object, config->classifies_only, path, labels, err);
+    if (st == STATUS_OK && !labels->count)
+        st = error_set(err, STATUS_DATA, "%s: names no labels; wanted 'classification_tasks', a list of a 'task' and its 'labels'", path);
     config->labels = labels->total;
     json_free(object);
     return st;
