@@ -4,6 +4,7 @@
 #define TESTS_SUPPORT_SCRATCH_H
 
 #include <ftw.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +12,16 @@
 
 enum { SCRATCH_SIZE = 64 }; /* of a path, with its end */
 
-/* A template for mkdtemp: "PARENT/loar-NAME-" and six letters. false: PARENT is too long. */
+/* A template for mkdtemp: "PARENT/loar-NAME-" and the six letters that it asks for. false: PARENT is too long. */
 static inline bool scratch_template(char out[SCRATCH_SIZE], const char *parent, const char *name)
 {
-    return (size_t)snprintf(out, SCRATCH_SIZE, "%s/loar-%s-XXXXXX", parent, name) < SCRATCH_SIZE;
+    enum { LETTERS_ASKED = 6 };
+    size_t size = (size_t)snprintf(out, SCRATCH_SIZE, "%s/loar-%s-", parent, name);
+    if (size + LETTERS_ASKED >= SCRATCH_SIZE)
+        return false;
+    memset(out + size, 'X', LETTERS_ASKED);
+    out[size + LETTERS_ASKED] = '\0';
+    return true;
 }
 
 /* What TMPDIR says, where that leaves room for a name. */

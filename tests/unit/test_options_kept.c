@@ -118,23 +118,26 @@ static void layers_files_refused(void **state)
     (void)state;
     static const struct {
         const char *file, *part;
+        bool path_follows; /* the part goes on with the file's path */
     } rows[] = {
-        {"", "loar-layers-"},
-        {"loar: {layers: []}\n", "holds no loar.layers, or none that has an entry"},
-        {"- a\n", "command line: loar.layers_file: /"},
-        {"loar:\n  layers: [\n", "command line: loar.layers_file: /"},
-        {"loar:\n  layers:\n    - {windw: 3}\n", ":3:8: loar.layers.0.windw: unknown key; did you mean 'window'?"},
-        {"loar:\n  layers:\n    - {range: 0}\n    - {budget: 2}\n", ":4:16: loar.layers.1.budget: found '2'"},
-        {"loar: {layers: articel}\n", ":1:8: loar.layers: found 'articel'"},
-        {"loar:\n  layers: article\n  budget: 0.5\n", ":3:3: loar.budget: a layers file holds `loar: {layers: [...]}` alone"},
-        {"loar: {layers: article}\nseed: 1\n", ":2:1: seed: a layers file holds"},
-        {"loar: {layers: article, layers_file: x}\n", ":1:25: loar.layers_file: a layers file holds"},
-        {"layers: article\n", ":1:1: layers: unknown key"},
+        {"", "command line: loar.layers_file: '", true},
+        {"loar: {layers: []}\n", "holds no loar.layers, or none that has an entry", false},
+        {"- a\n", "loar.layers_file: ", true},
+        {"loar:\n  layers: [\n", "loar.layers_file: ", true},
+        {"loar:\n  layers:\n    - {windw: 3}\n", ":3:8: loar.layers.0.windw: unknown key; did you mean 'window'?", false},
+        {"loar:\n  layers:\n    - {range: 0}\n    - {budget: 2}\n", ":4:16: loar.layers.1.budget: found '2'", false},
+        {"loar: {layers: articel}\n", ":1:8: loar.layers: found 'articel'", false},
+        {"loar:\n  layers: article\n  budget: 0.5\n", ":3:3: loar.budget: a layers file holds `loar: {layers: [...]}` alone", false},
+        {"loar: {layers: article}\nseed: 1\n", ":2:1: seed: a layers file holds", false},
+        {"loar: {layers: article, layers_file: x}\n", ":1:25: loar.layers_file: a layers file holds", false},
+        {"layers: article\n", ":1:1: layers: unknown key", false},
     };
     assert_non_null(scratch_file(layers_path, "layers"));
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         write_layers(rows[i].file);
-        assert_refused(parse_layers("", layers_path), STATUS_USAGE, &err, rows[i].part);
+        char part[128];
+        snprintf(part, sizeof part, "%s%s", rows[i].part, rows[i].path_follows ? layers_path : "");
+        assert_refused(parse_layers("", layers_path), STATUS_USAGE, &err, part);
         assert_null(strstr(err.text, "missing, so the model is dense"));
     }
     write_layers("loar: {layers: [{rang: 0}, {windw: 1}]}\n");

@@ -78,31 +78,35 @@ enum status config_labels_parse(const char *text, size_t size, const char *where
     return st;
 }
 
+/* *only: whether the architecture is one for classification. */
+static enum status read_file(const char *path, bool *only, struct labels *out, struct error *err)
+{
+    struct json *config;
+    TRY(json_read_file(path, &config, err));
+    *only = classifies(config);
+    enum status st = config_labels_read(config, *only, path, out, err);
+    json_free(config);
+    return st;
+}
+
 enum status config_labels_of_folder(const char *dir, struct labels *out, struct error *err)
 {
-    char *path = path_join(dir, "config.json"), *text = NULL;
-    size_t size;
+    char *path = path_join(dir, "config.json");
+    bool only;
     if (!path)
         FAIL(err, STATUS_NOMEM, "no memory for the path of '%s/config.json'", dir);
-    enum status st = file_read(path, &text, &size, err);
-    if (st == STATUS_OK)
-        st = config_labels_parse(text, size, path, out, err);
-    mem_free(text);
+    enum status st = read_file(path, &only, out, err);
     mem_free(path);
     return st;
 }
 
 static enum status read_adapter(const char *path, struct model_config *config, struct labels *labels, struct error *err)
 {
-    struct json *object;
-    TRY(json_read_file(path, &object, err));
     labels_free(labels);
-    config->classifies_only = classifies(object);
-    enum status st = config_labels_read(object, config->classifies_only, path, labels, err);
+    enum status st = read_file(path, &config->classifies_only, labels, err);
     if (st == STATUS_OK && !labels->count)
         st = error_set(err, STATUS_DATA, "%s: names no labels; wanted 'classification_tasks', a list of a 'task' and its 'labels'", path);
     config->labels = labels->total;
-    json_free(object);
     return st;
 }
 
